@@ -1,0 +1,54 @@
+"""tinygrad_scratch: NumPy that differentiates. A Tensor is an array that remembers how it was made.
+
+>>> import numpy as np, tinygrad_scratch as tg
+>>> x = tg.Tensor([0.0, 1.0], requires_grad=True)
+>>> np.sum(np.tanh(x) ** 2).backward()
+>>> x.grad.dtype, x.grad.shape
+(dtype('float64'), (2,))
+"""
+
+from typing import Any
+
+from tinygrad_scratch import ops as _ops  # noqa: F401  (fills the table)
+from tinygrad_scratch import record as _record  # noqa: F401  (binds it to Tensor)
+from tinygrad_scratch.anomaly import detect_anomaly
+from tinygrad_scratch.capture import Captured, capture
+from tinygrad_scratch.context import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from tinygrad_scratch.registry import OPS, elementwise, general, implements, linear, multilinear
+from tinygrad_scratch.tensor import Tensor, as_tensor
+from tinygrad_scratch.transforms import grad, gradients, value_and_grad
+
+__version__ = "0.1.0"
+__all__ = [
+    "OPS",
+    "Tensor",
+    "as_tensor",
+    "detect_anomaly",
+    "elementwise",
+    "enable_grad",
+    "general",
+    "grad",
+    "gradients",
+    "implements",
+    "is_grad_enabled",
+    "linear",
+    "multilinear",
+    "no_grad",
+    "set_grad_enabled",
+    "value_and_grad",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Every row of the table by its name: ``tg.tanh``, ``tg.softmax`` ..., users' own rows too; and what loads late."""
+    if name in OPS:
+        return OPS[name]
+    if name in ("nn", "optim", "testing", "capture", "errors"):
+        from importlib import import_module
+
+        return import_module(f"tinygrad_scratch.{name}")
+    if name in ("softmax_cross_entropy", "binary_cross_entropy_with_logits"):
+        from tinygrad_scratch.nn import functional
+
+        return getattr(functional, name)
+    raise AttributeError(f"module 'tinygrad_scratch' has no attribute {name!r}")

@@ -1,0 +1,170 @@
+"""What this thread is doing: keeping a graph, keeping none (no_grad), or showing every operation to a listener.
+
+One attribute, read once an operation: ``state.mode`` is True (a graph is kept), False (none is), or a Listener.
+"""
+
+import threading
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+from weakref import WeakSet
+
+from tinygrad_scratch._typing import Array
+
+F = TypeVar("F")
+
+
+class Listener(Protocol):
+    """Sees every operation: capture's trace, and detect_anomaly."""
+
+    grad: bool
+    """Whether a graph is kept while it listens."""
+    lift: bool
+    """Whether backward feeds the rules Tensors, so that the listener sees inside them."""
+
+    def record(
+        self, op: Any, values: tuple[Any, ...], options: dict[str, Any], answer: Array, parents: tuple[Any, ...]
+    ) -> Array:
+        """Called after `op` made `answer` from `values`, the arrays of `parents` (None where the operand was no Tensor).
+
+        Returns the array to go on with: `answer`, or an equal one.
+        """
+
+
+class _State(threading.local):
+    mode: "bool | Listener" = True
+    transforms: int = 0
+
+
+state = _State()
+
+
+class during:  # noqa: N801
+    """Context manager: tells a listener that wants to know (capture, for its comments) which part of a step runs."""
+
+    def __init__(self, phase: str):
+        self.phase = phase
+
+    def __enter__(self) -> None:
+        if not isinstance(state.mode, bool) and hasattr(state.mode, "phase"):
+            state.mode.phase = self.phase
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not isinstance(state.mode, bool) and hasattr(state.mode, "phase"):
+            state.mode.phase = "update"
+
+
+class Settings:
+    """What programs switch between calls that changes what a captured step would do: modules in eval mode, parts replaced.
+
+    ``version`` changes with every switch, so that one comparison a call notices; ``fingerprint()`` tells whether it is as
+    it was at an earlier time.
+    """
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.structure = 0
+        self.evaluating: WeakSet[Any] = WeakSet()
+
+    def mode_changed(self, module: Any, training: bool) -> None:
+        """A module went into train or eval mode."""
+        self.version += 1
+        (self.evaluating.discard if training else self.evaluating.add)(module)
+
+    def part_replaced(self) -> None:
+        """A parameter or part of a module is another object now."""
+        self.version += 1
+        self.structure += 1
+
+    def fingerprint(self) -> tuple[int, frozenset[int]]:
+        """Equal at two times when the same modules were in eval mode and no part was replaced in between."""
+        return self.structure, frozenset(map(id, self.evaluating))
+
+
+settings = Settings()
+
+
+def is_grad_enabled() -> bool:
+    """Whether this thread keeps a graph now.
+
+    >>> is_grad_enabled()
+    True
+    """
+    mode = state.mode
+    return mode if isinstance(mode, bool) else mode.grad
+
+
+class set_grad_enabled:  # noqa: N801  (a context manager named like a function, as in torch)
+    """Context manager and decorator: keep a graph, or not, inside. This thread only.
+
+    >>> with set_grad_enabled(False):
+    ...     is_grad_enabled()
+    False
+    """
+
+    def __init__(self, enabled: bool):
+        self.enabled = enabled
+        self.before: list[bool] = []
+
+    def __enter__(self) -> None:
+        mode = state.mode
+        self.before.append(is_grad_enabled())
+        if isinstance(mode, bool):
+            state.mode = self.enabled
+        else:
+            mode.grad = self.enabled
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        mode = state.mode
+        before = self.before.pop()
+        if isinstance(mode, bool):
+            state.mode = before
+        else:
+            mode.grad = before
+
+    def __call__(self, function: Any) -> Any:
+        """As a decorator."""
+        from functools import wraps
+
+        @wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with set_grad_enabled(self.enabled):
+                return function(*args, **kwargs)
+
+        return wrapped
+
+
+class no_grad(set_grad_enabled):  # noqa: N801
+    """Context manager and decorator: operations inside keep no graph.
+
+    >>> import numpy as np, tinygrad_scratch as tg
+    >>> w = tg.Tensor(np.ones(2), requires_grad=True)
+    >>> with tg.no_grad():
+    ...     w -= 0.5
+    >>> w.tolist()
+    [0.5, 0.5]
+    """
+
+    def __init__(self) -> None:
+        super().__init__(False)
+
+
+class enable_grad(set_grad_enabled):  # noqa: N801
+    """Context manager and decorator: operations inside keep a graph, also within no_grad."""
+
+    def __init__(self) -> None:
+        super().__init__(True)
+
+
+class listening:  # noqa: N801
+    """Context manager: `listener` sees every operation of this thread inside it."""
+
+    def __init__(self, listener: Listener):
+        self.listener = listener
+
+    def __enter__(self) -> Listener:
+        self.before = state.mode
+        state.mode = self.listener
+        return self.listener
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        state.mode = self.before

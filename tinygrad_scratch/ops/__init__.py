@@ -1,0 +1,11 @@
+"""The calculus, one aligned row an operation. Reading order is import order; nothing here knows what a Tensor is."""
+
+from tinygrad_scratch.ops import (  # noqa: F401  (imported for their rows)
+    elementwise,
+    shaping,
+    reductions,
+    indexing,
+    linalg,
+    fused,
+    composed,
+)
