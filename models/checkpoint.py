@@ -1,0 +1,87 @@
+"""Weights and whole runs as files. A run that is read back goes on bit for bit as the one that was written.
+
+That holds on the same machine, with the same versions and the same number of threads: NumPy's matrix products may add
+in another order elsewhere.
+"""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from models.files import Arrays, RunError, load_arrays, save_arrays
+from models.mlp import MLP
+from models.settings import Settings
+from models.training import Epoch, Partial, Run, new_run
+
+WEIGHTS = "weights of a tinygrad_scratch model, version 1"
+CHECKPOINT = "checkpoint of a tinygrad_scratch run, version 1"
+
+
+def save_weights(path: Path, model: MLP) -> None:
+    """Write the parameters, by their names, as a safetensors file that other tools can read too."""
+    save_arrays(path, model.state_dict(), WEIGHTS)
+
+
+def load_weights(path: Path, model: MLP) -> None:
+    """Put the weights in the file into the model: all of them, or none and a RunError."""
+    arrays, _ = load_arrays(path, WEIGHTS)
+    _check_same(path, arrays, model.state_dict())
+    model.load_state_dict(arrays)
+
+
+def save_checkpoint(path: Path, run: Run) -> None:
+    """Write everything that the next step depends on: weights, momentum, random state, history, settings."""
+    optimizer = run.optimizer.state_dict()
+    arrays = {f"model.{name}": array for name, array in run.model.state_dict().items()}
+    for index, buffers in optimizer["state"].items():
+        arrays |= {f"optimizer.{index}.{name}": array for name, array in buffers.items()}
+    state = {
+        "settings": run.settings.to_json(),
+        "param_groups": optimizer["param_groups"],
+        "order": run.order.bit_generator.state,
+        "history": [asdict(epoch) for epoch in run.history],
+        "partial": asdict(run.partial),
+    }
+    save_arrays(path, arrays, CHECKPOINT, state)
+
+
+def load_checkpoint(path: Path, epochs: int | None = None) -> Run:
+    """The run in the file, to be trained to `epochs` epochs if given. RunError if the file is damaged or foreign."""
+    arrays, state = load_arrays(path, CHECKPOINT)
+    try:
+        settings = Settings.from_json(state["settings"], path)
+        run = new_run(settings if epochs is None else replace(settings, epochs=epochs))
+        run.history = [Epoch(**epoch) for epoch in state["history"]]
+        run.partial = Partial(**state["partial"])
+        run.order.bit_generator.state = state["order"]
+        _restore(path, run, arrays, state["param_groups"])
+    except RunError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{path}: not a checkpoint that this version can read: {error!r}") from None
+    return run
+
+
+def _restore(path: Path, run: Run, arrays: Arrays, param_groups: list[dict[str, Any]]) -> None:
+    """Load the arrays of a checkpoint into the run's model and optimizer."""
+    weights = {name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")}
+    _check_same(path, weights, run.model.state_dict())
+    run.model.load_state_dict(weights)
+    buffers: dict[int, Arrays] = {}
+    for name in sorted(arrays.keys() - {f"model.{name}" for name in weights}):
+        _, index, buffer = name.split(".")
+        buffers.setdefault(int(index), {})[buffer] = arrays[name]
+    run.optimizer.load_state_dict({"state": buffers, "param_groups": param_groups})
+
+
+def _check_same(path: Path, found: Arrays, wanted: Arrays) -> None:
+    """RunError unless both hold the same names with the same shapes and types."""
+    for name in sorted(found.keys() | wanted.keys()):
+        if name not in wanted:
+            raise RunError(f"{path}: holds {name}, which the network of the settings does not have")
+        if name not in found:
+            raise RunError(f"{path}: lacks {name}, which the network of the settings has")
+        have, want = found[name], wanted[name]
+        if (have.shape, have.dtype) != (want.shape, want.dtype):
+            wanted_text = f"the network has {want.dtype} {want.shape}"
+            raise RunError(f"{path}: {name} is {have.dtype} {have.shape}, but {wanted_text}")

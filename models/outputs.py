@@ -1,0 +1,135 @@
+"""The folder of a run: what is in it, when it may be written to, and what is put there.
+
+    settings.json           what the run was told                    from the start
+    checkpoint.safetensors  all that the next step depends on        from the start, after every epoch, when stopped
+    history.csv             a row for each finished epoch            likewise
+    weights.safetensors     the parameters, by name                  at the end, or when stopped
+    results.json            accuracy, counts, versions, machine      at the end, or when stopped
+    *.png                   learning curves, confusion matrix, the worst mistakes
+
+Every file is written whole or not at all.
+"""
+
+import csv
+import datetime
+import io
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tinygrad_scratch as tg
+from models import plots
+from models.checkpoint import load_weights, save_checkpoint, save_weights
+from models.data import Array, Mnist, flatten
+from models.files import RunError, read_json, write_atomically, write_json
+from models.losses import LOSSES
+from models.settings import CLASSES, Settings
+from models.training import Epoch, Measured, Run, build_model, predict, score
+
+SETTINGS, RESULTS, HISTORY = "settings.json", "results.json", "history.csv"
+CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
+CURVES, CONFUSION, MISTAKES = "learning_curves.png", "confusion_matrix.png", "misclassified.png"
+FILES = (SETTINGS, RESULTS, HISTORY, CHECKPOINT, WEIGHTS, CURVES, CONFUSION, MISTAKES)
+
+
+def open_folder(folder: Path, force: bool) -> None:
+    """Make the folder ready for a new run. One that holds a run is refused, or, with `force`, cleared of its files."""
+    held = [folder / name for name in FILES if (folder / name).exists()]
+    if held and not force:
+        raise RunError(f"{folder}: holds a run ({held[0].name}); continue it with --resume, or replace it with --force")
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in held:
+        path.unlink()
+
+
+def write_settings(folder: Path, settings: Settings) -> None:
+    """Write settings.json, which marks the folder as a run's."""
+    write_json(folder / SETTINGS, settings.to_json())
+
+
+def write_progress(folder: Path, run: Run) -> None:
+    """Write what has to survive a crash: the checkpoint and the history so far."""
+    save_checkpoint(folder / CHECKPOINT, run)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [column.name for column in fields(Epoch)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(epoch) for epoch in run.history)
+    write_atomically(folder / HISTORY, text.getvalue().encode())
+
+
+def write_results(folder: Path, run: Run, mnist: Mnist, *, interrupted: bool, figures: bool) -> Measured:
+    """Test the network, and write its weights, the results and the figures. Returns its loss and accuracy."""
+    save_weights(folder / WEIGHTS, run.model)
+    loss = LOSSES[run.settings.loss]
+    logits = predict(run.model, flatten(mnist.x_test))
+    tested = score(logits, loss, mnist.y_test)
+    counts = confusion(mnist.y_test, logits.argmax(axis=1))
+    write_json(folder / RESULTS, _results(run, tested, counts, interrupted))
+    if figures:
+        title = f"{describe(run.settings)}; test accuracy {100 * tested.accuracy:.2f} %"
+        if run.history:
+            write_atomically(folder / CURVES, plots.learning_curves(run.history, title))
+        write_atomically(folder / CONFUSION, plots.confusion_matrix(counts, title))
+        drawn = plots.misclassified(mnist.x_test, mnist.y_test, loss.probabilities(logits), title)
+        write_atomically(folder / MISTAKES, drawn)
+    return tested
+
+
+def evaluate(folder: Path, mnist: Mnist) -> Measured:
+    """Read the settings and the weights in a run's folder back and test the network. RunError if they are not there."""
+    if not (folder / SETTINGS).is_file():
+        raise RunError(f"{folder}: holds no run (no {SETTINGS})")
+    if not (folder / WEIGHTS).is_file():
+        raise RunError(f"{folder}: has no {WEIGHTS}, which is written at the end of training; finish it with --resume")
+    settings = Settings.from_json(read_json(folder / SETTINGS), folder / SETTINGS)
+    model = build_model(settings)
+    load_weights(folder / WEIGHTS, model)
+    return score(predict(model, flatten(mnist.x_test)), LOSSES[settings.loss], mnist.y_test)
+
+
+def confusion(labels: Array, guesses: Array) -> Array:
+    """How often each label (row) was taken for each class (column): int (10, 10).
+
+    >>> confusion(np.array([1, 1, 0]), np.array([1, 0, 0]))[:2, :2]
+    array([[1, 0],
+           [1, 1]])
+    """
+    return np.bincount(labels.astype(int) * CLASSES + guesses, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
+
+
+def describe(settings: Settings) -> str:
+    """A network in a few words.
+
+    >>> describe(Settings())
+    '784-256-10, relu, cross entropy'
+    """
+    return f"{'-'.join(map(str, settings.sizes))}, {settings.activation}, {settings.loss.replace('_', ' ')}"
+
+
+def _results(run: Run, tested: Measured, counts: Array, interrupted: bool) -> Mapping[str, Any]:
+    seconds = sum(epoch.seconds for epoch in run.history) + run.partial.seconds
+    seen = len(run.history) * run.settings.training_examples() + run.partial.seen
+    return {
+        "test": tested._asdict(),
+        "last_epoch": asdict(run.history[-1]) if run.history else None,
+        "epochs": len(run.history),
+        "steps_of_unfinished_epoch": run.partial.steps,
+        "interrupted": interrupted,
+        "training_seconds": seconds,
+        "examples_per_second": seen / seconds,
+        "parameters": sum(array.size for array in run.model.state_dict().values()),
+        "confusion": counts.tolist(),
+        "seed": run.settings.seed,
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "tinygrad_scratch": tg.__version__,
+        },
+        "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+    }

@@ -1,0 +1,154 @@
+"""Figures of a run, as PNG bytes. matplotlib is imported when the first one is drawn, and never opens a window."""
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.data import Array
+from models.training import Epoch
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#8c8c8c"  # distinct to the colour-blind
+
+
+def learning_curves(history: Sequence[Epoch], title: str) -> bytes:
+    """Loss, and accuracy, by epoch: on the training examples (while they were trained on) and on the held-out ones."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure(10, 4.2, title)
+    epochs = [epoch.epoch for epoch in history]
+    for position, (name, scale) in enumerate([("loss", 1), ("accuracy", 100)]):
+        axes = figure.add_subplot(1, 2, position + 1)
+        for part, colour in [("train", BLUE), ("validation", ORANGE)]:
+            values = [getattr(epoch, f"{part}_{name}") for epoch in history]
+            if None not in values:
+                last = f"{values[-1] * scale:.2f} %" if scale == 100 else f"{values[-1]:.4f}"
+                label = (
+                    f"{'training, mean of the epoch' if part == 'train' else 'validation, end of the epoch'}: {last}"
+                )
+                axes.plot(epochs, np.multiply(values, scale), color=colour, marker="o", markersize=4, label=label)
+        axes.set(xlabel="epoch", ylabel="loss" if scale == 1 else "accuracy (%)")
+        axes.set_xlim(0.5, max(epochs) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#e5e5e5")
+        axes.legend(frameon=False)
+    return _png(figure)
+
+
+def confusion_matrix(counts: Array, title: str) -> bytes:
+    """How often each digit (row) was taken for each digit (column), counts (10, 10) of ints, and the recall by row.
+
+    The colours show the mistakes, as shares of their row; the diagonal, which would outshine them, is left plain.
+    """
+    from matplotlib import colormaps
+
+    figure = _figure(8.4, 6.4, title)
+    axes = figure.add_subplot()
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals, 1)[:, None]
+    np.fill_diagonal(shares, np.nan)
+    top = max(float(np.nanmax(shares)), 1e-9)
+    image = axes.imshow(100 * shares, cmap=colormaps["Oranges"].with_extremes(bad="#e6f2ec"), vmin=0, vmax=100 * top)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            colour = "white" if shares[row, column] > 0.6 * top else "black"
+            weight = "bold" if row == column else "normal"
+            axes.text(column, row, f"{count}", ha="center", va="center", color=colour, weight=weight)
+    for row, total in enumerate(totals):
+        text = f"{100 * counts[row, row] / total:.1f} %" if total else "none"
+        axes.text(len(counts) - 0.35, row, text, ha="left", va="center", color=GREEN)
+    axes.text(len(counts) - 0.35, -0.75, "right", ha="left", va="center", color=GREEN)
+    axes.set(xlabel="taken for", ylabel="digit", xticks=range(len(counts)), yticks=range(len(counts)))
+    axes.set_xticks(np.arange(len(counts) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(counts) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white")
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.11, label="mistakes, % of the digit's images")
+    bar.outline.set_visible(False)
+    return _png(figure)
+
+
+def misclassified(
+    images: Array, labels: Array, probabilities: Array, title: str, rows: int = 4, columns: int = 6
+) -> bytes:
+    """The test images that the network got most wrong, worst first, each with its ten probabilities.
+
+    images (N, 28, 28), labels (N,), probabilities (N, 10).
+    """
+    worst = worst_mistakes(labels, probabilities, rows * columns)
+    figure = _figure(1.8 * columns, 2.5 * rows, title)
+    if not len(worst):
+        figure.text(0.5, 0.5, "no image was misclassified", ha="center")
+        return _png(figure)
+    grid = figure.add_gridspec(2 * rows, columns, height_ratios=[3, 1] * rows)
+    for place, index in enumerate(worst):
+        row, column = divmod(place, columns)
+        upper = figure.add_subplot(grid[2 * row, column])
+        lower = figure.add_subplot(grid[2 * row + 1, column])
+        _draw_digit(upper, images[index], int(index), int(labels[index]), probabilities[index])
+        _draw_probabilities(lower, int(labels[index]), probabilities[index])
+    return _png(figure)
+
+
+def worst_mistakes(labels: Array, probabilities: Array, count: int) -> Array:
+    """Which examples were got wrong with the greatest confidence: the indices of at most `count`, worst first.
+
+    labels (N,), probabilities (N, C). Confidence is the probability of the answer less that of the label.
+
+    >>> worst_mistakes(np.array([0, 0, 0]), np.array([[0.9, 0.1], [0.4, 0.6], [0.1, 0.9]]), 5).tolist()
+    [2, 1]
+    """
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    confidence = probabilities[wrong].max(axis=1) - probabilities[wrong, labels[wrong]]
+    worst: Array = wrong[np.argsort(-confidence, kind="stable")][:count]
+    return worst
+
+
+def _draw_digit(axes: "Axes", image: Array, index: int, label: int, probabilities: Array) -> None:
+    guess = int(probabilities.argmax())
+    axes.imshow(image, cmap="gray_r", vmin=0, vmax=255)
+    axes.set_title(f"{label} taken for {guess}", fontsize=10)
+    axes.set_xlabel(f"test image {index}", fontsize=7, color=GREY, labelpad=2)
+    for place, side, digit, colour in ((0, "left", guess, RED), (1, "right", label, GREEN)):
+        text = f"{digit}: {_percent(probabilities[digit])}"
+        axes.text(place, -0.13, text, transform=axes.transAxes, color=colour, fontsize=7.5, ha=side, va="top")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_color("#d0d0d0")
+
+
+def _draw_probabilities(axes: "Axes", label: int, probabilities: Array) -> None:
+    guess = int(probabilities.argmax())
+    colours = [GREEN if digit == label else RED if digit == guess else GREY for digit in range(len(probabilities))]
+    axes.bar(range(len(probabilities)), probabilities, color=colours)
+    axes.set_ylim(0, 1)
+    axes.set_xticks(range(len(probabilities)))
+    axes.tick_params(labelsize=7, length=0, pad=1)
+    axes.set_yticks([])
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _percent(share: float) -> str:
+    """A probability in a few characters; one that rounds to none or all is not called so."""
+    percent = 100 * share
+    return "<0.01 %" if percent < 0.01 else ">99.99 %" if percent > 99.99 else f"{percent:.2f} %"
+
+
+def _figure(width: float, height: float, title: str) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(title, fontsize=12)
+    return figure
+
+
+def _png(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
