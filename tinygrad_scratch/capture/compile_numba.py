@@ -1,0 +1,181 @@
+"""Run a plan as one compiled function: the numba back end. Compiled code is cached on disk, keyed by source and versions."""
+
+import hashlib
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinygrad_scratch.capture import compile_numpy
+from tinygrad_scratch.capture.emit_numba import Emitter
+from tinygrad_scratch.capture.lower import Unsupported, lower, needed_outside
+from tinygrad_scratch.capture.memory import Memory, lay_out
+from tinygrad_scratch.capture.trace import Var
+
+_HEAD = '''"""A step compiled by tinygrad_scratch. Generated; safe to delete."""
+import math
+
+import numpy as np
+from numba import njit, types
+from tinygrad_scratch.capture.runtime_numba import *
+from tinygrad_scratch.capture.runtime_numba import STEP_OPTIONS, dgemm, exp_f32, get, larger, plus, put, sgemm, smaller
+
+
+'''
+
+
+def compile_plan(plan: Any) -> Callable[..., Any]:
+    """The step as one compiled function; on NumPy, with the reason in ``explain()``, if a row has no lowering."""
+    try:
+        return _compile(plan)
+    except Unsupported as reason:
+        plan.fallback = f"NumPy instead of compiled code: no lowering for {reason}"
+        return compile_numpy.compile_plan(plan)
+
+
+def _compile(plan: Any) -> Callable[..., Any]:
+    if any(i.op.__name__ == "random" for i in plan.instrs):
+        raise Unsupported("random numbers")
+    items = lower(plan.instrs, plan.outputs)
+    kept = needed_outside(items, plan.outputs)
+    memory = lay_out([item.use(kept) for item in items], plan.outputs)
+    emitter = Emitter(items, kept, plan.inputs, _places(plan, memory))
+    emitter.input_dtypes = {id(v): str(v.dtype) for v in plan.inputs}
+    body = emitter.source("step")
+    plan.memory = memory
+    types_of_inputs = ", ".join(f"types.Array(types.{_type(v)}, {len(v.shape)}, 'C', readonly=True)" for v in plan.inputs)
+    signature = f"types.int64(types.Array(types.int64, 1, 'C'){', ' + types_of_inputs if types_of_inputs else ''})"
+    step = _load(f"{_HEAD}@njit({signature}, **STEP_OPTIONS)\n{body}")
+    slabs = memory.allocate()
+    arrays = {id(v): _in_slab(v, slabs[memory.place[id(v)]]) for v in emitter.table if id(v) in memory.place}
+    owners = [arrays.get(id(v), v.array) for v in emitter.table]
+    table = np.array([a.ctypes.data for a in owners], np.int64)
+    results = [_result(v, arrays, plan.inputs) for v in plan.outputs]
+    return _runner(step, table, results, plan.inputs, owners)
+
+
+def _places(plan: Any, memory: Memory) -> dict[int, int]:
+    """A number for each owner of memory, the same for owners that share some; inputs, which change, have none."""
+    places = dict(memory.place)
+    count = len(memory.slabs)
+    outside: list[tuple[int, Var]] = []
+    for var in plan.state:
+        shared = next((n for n, other in outside if np.may_share_memory(other.array, var.array)), None)
+        number = count + len(outside) if shared is None else shared
+        outside.append((number, var))
+        places[id(var)] = number
+    return places
+
+
+def _runner(step: Any, table: Any, results: list[Any], inputs: list[Var], owners: list[Any]) -> Callable[..., Any]:
+    def run(*arrays: Any) -> Any:
+        try:
+            code = step(table, *arrays)
+        except TypeError:  # an input that is not in C order, or not of the machine's byte order
+            arrays = tuple(np.ascontiguousarray(a, v.dtype) for a, v in zip(arrays, inputs, strict=True))
+            code = step(table, *arrays)
+        if code:
+            _refuse(code)
+        return [r.copy() if not isinstance(r, int) else np.array(arrays[r]) for r in results]
+
+    run.owners = owners  # type: ignore[attr-defined]  # the table holds addresses: the arrays must live as long
+    return run
+
+
+def _refuse(code: int) -> None:
+    if code > 0:
+        raise IndexError(f"a label is out of bounds: there are {code} classes, 0 to {code - 1}")
+    raise IndexError("an index is out of bounds for the array that it indexes")
+
+
+def _in_slab(var: Var, slab: Any) -> Any:
+    return slab[: max(int(np.prod(var.shape)) * var.dtype.itemsize, 0)].view(var.dtype)
+
+
+def _result(var: Var, arrays: dict[int, Any], inputs: list[Var]) -> Any:
+    """An array that shows a result after each call; the number of the input if it is (a view of) one."""
+    owner = var.root
+    if owner in inputs:
+        if var is not owner:
+            raise Unsupported("returning a view of an input")
+        return inputs.index(owner)
+    flat = arrays.get(id(owner))
+    if flat is None:
+        flat = owner.array
+        if var is owner:
+            return flat
+        raise Unsupported("returning a view of what was outside")
+    strides: Any = var.strides
+    return np.lib.stride_tricks.as_strided(flat[var.offset :], var.shape, [s * var.dtype.itemsize for s in strides])
+
+
+def _type(var: Var) -> str:
+    return "boolean" if var.dtype.kind == "b" else str(var.dtype)
+
+
+# -- the cache ---------------------------------------------------------------------------------------------------------
+
+
+def cache_folder() -> Path:
+    """Where compiled steps are kept: TINYGRAD_SCRATCH_CACHE, or the user's cache folder."""
+    named = os.environ.get("TINYGRAD_SCRATCH_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tinygrad_scratch"
+
+
+def _load(source: str) -> Any:
+    """The compiled ``step`` of a source. A cache that is stale or broken is made anew; without one, it is compiled afresh."""
+    import llvmlite
+    import numba
+
+    from tinygrad_scratch import __version__
+
+    numba_blas()
+    versions = f"{__version__} {numba.__version__} {llvmlite.__version__} {np.__version__} {sys.version} {_cpu()}"
+    key = hashlib.sha256(f"{versions}\n{source}".encode()).hexdigest()[:24]
+    folder = cache_folder()
+    path = folder / f"step_{key}.py"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_text() != source:
+            _write(path, source)
+    except OSError:  # no place to keep it: compile for this process alone
+        path = Path(tempfile.mkdtemp(prefix="tinygrad_scratch_")) / path.name
+        path.write_text(source)
+    try:
+        return _import(path)
+    except Exception:  # a broken cache must never stand in the way of a right answer
+        for stale in (path.parent / "__pycache__").glob(f"{path.stem}*"):
+            stale.unlink(missing_ok=True)
+        return _import(path)
+
+
+def _write(path: Path, source: str) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
+        file.write(source)
+    os.replace(file.name, path)
+
+
+def _import(path: Path) -> Any:
+    spec: Any = importlib.util.spec_from_file_location(f"tinygrad_scratch_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.step
+
+
+def _cpu() -> str:
+    import llvmlite.binding as llvm
+
+    return f"{llvm.get_host_cpu_name()}"
+
+
+def numba_blas() -> None:
+    """Make NumPy's gemm known to the linker. Unsupported if it cannot be found."""
+    from tinygrad_scratch.capture.runtime_numba import register_products
+
+    if not register_products():
+        raise Unsupported("products: the BLAS of this NumPy has no CBLAS interface that can be called")

@@ -1,0 +1,447 @@
+"""The compiled back end: items as one function over typed pointers, in plain loops that LLVM turns into vector code."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tinygrad_scratch._typing import Shape
+from tinygrad_scratch.capture.lower import Check, Item, Loop, Product, Unsupported
+from tinygrad_scratch.capture.rewrite import uniform
+from tinygrad_scratch.capture.trace import Instr, Var
+
+_INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "matmul": "*"}
+_COMPARE = {"greater": ">", "greater_equal": ">=", "less": "<", "less_equal": "<=", "equal": "==", "not_equal": "!="}
+_MATH = "log log1p expm1 sqrt sin cos tan tanh sinh cosh floor ceil trunc exp log2 log10".split()
+_CALLS = {
+    **{name: f"math.{name}({{0}})" for name in _MATH},
+    "arcsin": "math.asin({0})", "arccos": "math.acos({0})", "arctan": "math.atan({0})", "arctan2": "math.atan2({0}, {1})",
+    "arcsinh": "math.asinh({0})", "arccosh": "math.acosh({0})", "arctanh": "math.atanh({0})", "hypot": "math.hypot({0}, {1})",
+    "negative": "-{0}", "absolute": "abs({0})", "square": "{0} * {0}", "reciprocal": "{one} / {0}", "copy": "{0}", "gather": "{0}",
+    "maximum": "larger({0}, {1})", "minimum": "smaller({0}, {1})", "exp2": "math.pow({two}, {0})", "zeros_like": "{zero}",
+    "ones_like": "{one}", "logical_and": "({0} and {1})", "logical_or": "({0} or {1})", "logical_xor": "({0} != {1})",
+    "logical_not": "(not {0})", "isnan": "math.isnan({0})", "isinf": "math.isinf({0})", "isfinite": "math.isfinite({0})",
+    "sign": "({one} if {0} > {zero} else (-{one} if {0} < {zero} else {0}))", "power": "{0} ** {1}",
+    "logaddexp": "(larger({0}, {1}) + math.log1p(math.exp(-abs({0} - {1}))))",
+}  # fmt: skip
+_UNIT = {"sum": "zero", "prod": "one"}
+
+
+class Emitter:
+    """Writes the source of a compiled step, and notes which arrays its table of addresses must hold."""
+
+    def __init__(self, items: Sequence[Item], kept: set[int], inputs: Sequence[Var], places: dict[int, int]):
+        self.items, self.kept, self.places = items, kept, places
+        self.how_many = 1 + max(places.values(), default=0)
+        self.inputs = {id(v): n for n, v in enumerate(inputs)}
+        self.table: list[Var] = []  # owners of memory, in the order of the table of addresses
+        self.names: dict[int, str] = {}
+        self.lines: list[str] = []
+        self.count = 0
+
+    # -- names and addresses ---------------------------------------------------------------------------------------
+
+    def pointer(self, var: Var) -> str:
+        """The name of the pointer to a Var's owner."""
+        owner = var.root
+        if id(owner) not in self.names:
+            if str(owner.dtype) not in _POINTERS:
+                raise Unsupported(f"dtype {owner.dtype}")
+            if id(owner) in self.inputs:
+                self.names[id(owner)] = f"p_{owner.name}"
+            else:
+                self.names[id(owner)] = f"p_{owner.name}"
+                self.table.append(owner)
+        return self.names[id(owner)]
+
+    def get(self, var: Var, place: str) -> str:
+        """A read of one element of a Var's owner."""
+        return f"get({self.pointer(var)}, {place}, {self.place(var)})"
+
+    def put(self, var: Var, place: str, value: str) -> str:
+        """A write of one element of a Var's owner."""
+        return f"put({self.pointer(var)}, {place}, {value}, {self.place(var)})"
+
+    def place(self, var: Var) -> int:
+        """Where its owner lies, for the compiler: owners of different numbers share no memory; 0 if that is not known."""
+        number = self.places.get(id(var.root))
+        return 0 if number is None else number + 1000 * self.how_many
+
+    def fresh(self, stem: str = "v") -> str:
+        self.count += 1
+        return f"{stem}{self.count}"
+
+    def write(self, depth: int, line: str) -> None:
+        self.lines.append("    " * (depth + 1) + line)
+
+    # -- items -----------------------------------------------------------------------------------------------------
+
+    def source(self, name: str) -> str:
+        """The whole function."""
+        phase = ""
+        for item in self.items:
+            if item.phase != phase:
+                phase = item.phase
+                self.write(0, f"# {phase}")
+            if isinstance(item, Check):
+                self.check(item)
+            elif isinstance(item, Product):
+                self.product(item)
+            else:
+                LoopWriter(self, item).write()
+        arguments = ["table", *(f"a_{n}" for n in range(len(self.inputs)))]
+        pointers = [f"    {self.names[id(v)]} = p_{v.dtype}(table[{n}])" for n, v in enumerate(self.table)]
+        for key, n in self.inputs.items():
+            if key in self.names:
+                pointers.append(f"    {self.names[key]} = p_{self._dtype_of_input[key]}(a_{n}.ctypes.data)")
+        head = f"def {name}({', '.join(arguments)}):"
+        return "\n".join([head, *pointers, *self.lines, "    return 0", ""])
+
+    def check(self, item: Check) -> None:
+        var = item.labels
+        size = int(np.prod(var.shape))
+        i = self.fresh("i")
+        self.write(0, f"for {i} in range({size}):")
+        self.write(1, f"if not 0 <= {self.get(var, f'{i} + {var.offset}')} < {item.classes}:")
+        self.write(2, f"return {item.classes}")
+
+    def product(self, item: Product) -> None:
+        """A product of matrices (or a stack of them), by BLAS, row-major."""
+        a, b, out = item.a, item.b, item.out if item.into is None else item.into
+        if out.dtype.kind != "f" or out.dtype.itemsize < 4 or a.dtype != b.dtype or a.dtype != item.out.dtype:
+            raise Unsupported(f"a product of {a.dtype} and {b.dtype}")
+        if item.into is not None and item.flip:  # (a b)' = b' a'
+            left, right = _transposed(_matrix(b)), _transposed(_matrix(a))
+        else:
+            left, right = _matrix(a), _matrix(b)
+        target = _matrix(out) if a.array.ndim > 1 and b.array.ndim > 1 else _as_target(a, b, out)
+        if a.array.ndim > 2 or b.array.ndim > 2:
+            raise Unsupported("a stack of matrix products")
+        self.gemm(left, right, target, out, item)
+
+    def gemm(self, left: Any, right: Any, target: Any, out: Var, item: Product) -> None:
+        (a, m, k, sa), (b, _, n, sb), (c, _, _, sc) = left, right, target
+        if sc[1] != 1 and n > 1 and not (sc[0] == 1 or m == 1):
+            raise Unsupported("a product into memory with gaps")
+        if sc[1] != 1 and n > 1:  # column-major: compute the transpose
+            (a, m, k, sa), (b, k, n, sb) = (b, n, k, sb[::-1]), (a, k, m, sa[::-1])
+            sc = sc[::-1]
+        ta, lda = _order(sa, m, k)
+        tb, ldb = _order(sb, k, n)
+        alpha, beta = self.factor(item.alpha, out), self.factor(item.beta, out)
+        letter = "s" if out.dtype == np.float32 else "d"
+        ldc = max(sc[0] if m > 1 else n, n, 1)
+        self.write(
+            0,
+            f"{letter}gemm({ta}, {tb}, {m}, {n}, {k}, {alpha}, {self.pointer(a)}, {a.offset}, {lda}, "
+            f"{self.pointer(b)}, {b.offset}, {ldb}, {beta}, {self.pointer(c)}, {c.offset}, {ldc})",
+        )
+
+    def factor(self, x: Any, like: Var) -> str:
+        if isinstance(x, tuple):
+            return f"{self.factor(x[0], like)} * {self.factor(x[1], like)}"
+        if isinstance(x, Var):
+            return self.get(x, str(x.offset))
+        return literal(x, like.dtype)
+
+    @property
+    def _dtype_of_input(self) -> dict[int, str]:
+        return self.input_dtypes
+
+    input_dtypes: dict[int, str] = {}  # noqa: RUF012  (set by the caller for its inputs)
+
+
+def _matrix(var: Var) -> tuple[Var, int, int, Shape]:
+    """(Var, rows, columns, strides); a vector is one row on the left and one column on the right, which its caller knows."""
+    strides: Any = var.strides
+    if len(var.shape) == 2:
+        return var, var.shape[0], var.shape[1], strides
+    raise Unsupported("a product with a vector")
+
+
+def _as_target(a: Var, b: Var, out: Var) -> Any:
+    raise Unsupported("a product with a vector")
+
+
+def _transposed(matrix: tuple[Var, int, int, Shape]) -> tuple[Var, int, int, Shape]:
+    var, rows, columns, strides = matrix
+    return var, columns, rows, strides[::-1]
+
+
+def _order(strides: Shape, rows: int, columns: int) -> tuple[int, int]:
+    """(111 plain or 112 transposed, leading dimension) of a row-major argument."""
+    if strides[1] == 1 or columns == 1:
+        lead = strides[0] if rows > 1 else columns
+        if columns == 1 and rows > 1 and strides[1] != 1:
+            lead = strides[0]
+        if lead >= max(columns, 1):
+            return 111, max(lead, 1)
+    if strides[0] == 1 or rows == 1:
+        lead = strides[1] if columns > 1 else rows
+        if lead >= max(rows, 1):
+            return 112, max(lead, 1)
+    raise Unsupported("a product of matrices with gaps")
+
+
+def literal(x: Any, dtype: np.dtype[Any]) -> str:
+    """A number as a constant of `dtype`."""
+    if dtype.kind == "b":
+        return repr(bool(x))
+    if dtype.kind == "f":
+        short = "f32" if dtype.itemsize == 4 else "f64"
+        if x != x or x in (float("inf"), float("-inf")):
+            return f"{short}(math.nan)" if x != x else f"{short}({'-' if x < 0 else ''}math.inf)"
+        return f"{short}({float(x)!r})"
+    return f"i64({int(x)})"
+
+
+class LoopWriter:
+    """One Loop as nested loops over memory in the order in which it lies."""
+
+    def __init__(self, emitter: Emitter, loop: Loop):
+        self.e, self.loop = emitter, loop
+        self.inner = {id(r.out) for r in loop.rows}
+        self.value: dict[int, str] = {}  # id of a Var -> the name of its scalar
+        self.axes = self._axis_order()
+        self.at: list[list[str]] = [[] for _ in range(len(self.axes) + 1)]  # statements by depth
+        self.after: list[list[str]] = [[] for _ in range(len(self.axes) + 1)]
+        self.index = [f"i{k}" for k in range(len(loop.shape))]
+
+    def _memory_vars(self) -> list[Var]:
+        rows = [*self.loop.rows, *self.loop.reductions]
+        return [v for r in rows for v in [*r.vars, r.out] if id(v) not in self.inner or id(v) in self.e.kept]
+
+    def _axis_order(self) -> list[int]:
+        """Outermost first: by the strides of the first array that fills the shape."""
+        shape = self.loop.shape
+        full = [v for v in self._memory_vars() if v.shape == shape and v.strides and 0 not in v.strides]
+        states = [v for v in full if v.kind == "external"] or full
+        natural = list(range(len(shape)))
+        if not states:
+            return natural
+        strides: Any = states[0].strides
+        return sorted(natural, key=lambda k: (-strides[k] if shape[k] > 1 else -(10**18), k))
+
+    def _strides(self, var: Var) -> list[int]:
+        """Strides along the loop's axes: 0 where the Var is broadcast."""
+        lead = len(self.loop.shape) - len(var.shape)
+        if lead < 0:
+            raise Unsupported("an operand with more axes than the answer")
+        own: Any = var.strides
+        return [0] * lead + [0 if n == 1 and self.loop.shape[lead + k] != 1 else s for k, (n, s) in enumerate(zip(var.shape, own, strict=True))]
+
+    def _flat(self) -> bool:
+        """Whether one loop over all elements will do: every array lies alike, or is one number."""
+        layouts = set()
+        if any(r.op.__name__ == "gather" for r in self.loop.rows):
+            return False
+        for var in self._memory_vars():
+            if any(var is r.out for r in self.loop.reductions):
+                continue
+            strides = self._strides(var)
+            if all(s == 0 or n == 1 for s, n in zip(strides, self.loop.shape, strict=True)):
+                continue
+            layouts.add(tuple(s if n > 1 else 0 for s, n in zip(strides, self.loop.shape, strict=True)))
+        if len(layouts) > 1:
+            return False
+        expected = 1
+        for stride, n in sorted(zip(next(iter(layouts), ()), self.loop.shape, strict=False)):
+            if n > 1:
+                if stride != expected:
+                    return False
+                expected *= n
+        return all(self._axes_of(r) in ("all",) for r in self.loop.reductions)
+
+    def _axes_of(self, reduction: Instr) -> Any:
+        axis, ndim = reduction.options.get("axis"), len(self.loop.shape)
+        if axis is None:
+            return "all"
+        axes = {a % ndim for a in (axis if isinstance(axis, tuple) else (axis,))}
+        return "all" if len(axes) == ndim else axes
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def write(self) -> None:
+        shape = self.loop.shape
+        if 0 in shape:
+            self._empty()
+            return
+        if self._flat():
+            self.axes, self.flat = [0] if shape else [], True
+            self.lengths = [int(np.prod(shape))] if shape else []
+        else:
+            self.flat = False
+            self.lengths = [shape[k] for k in self.axes]
+        self.at = [[] for _ in range(len(self.axes) + 1)]
+        self.after = [[] for _ in range(len(self.axes) + 1)]
+        for row in self.loop.rows:
+            self._row(row)
+        for reduction in self.loop.reductions:
+            self._reduce(reduction)
+        self._emit()
+
+    def _empty(self) -> None:
+        for r in self.loop.reductions:
+            if 0 not in r.out.shape:
+                raise Unsupported("a reduction of nothing")
+
+    def _emit(self) -> None:
+        for depth in range(len(self.axes) + 1):
+            for line in self.at[depth]:
+                self.e.write(depth, line)
+            if depth < len(self.axes):
+                name = "i0" if self.flat else f"i{self.axes[depth]}"
+                self.e.write(depth, f"for {name} in range({self.lengths[depth]}):")
+        deepest = len(self.axes)
+        if deepest and not self.at[deepest]:
+            self.e.write(deepest, "pass")
+        for depth in range(len(self.axes) - 1, -1, -1):
+            for line in self.after[depth]:
+                self.e.write(depth, line)
+
+    def _place(self, var: Var) -> tuple[str, int]:
+        """The index of this element in the owner's memory, and the depth from which it is known."""
+        strides = self._strides(var)
+        if self.flat:
+            moving = any(s != 0 and n > 1 for s, n in zip(strides, self.loop.shape, strict=True))
+            return (f"i0 + {var.offset}" if var.offset else "i0", 1) if moving else (str(var.offset), 0)
+        terms = [f"i{k}" if strides[k] == 1 else f"i{k} * {strides[k]}" for k in self.axes if strides[k] and self.loop.shape[k] > 1]
+        depth = max((n + 1 for n, k in enumerate(self.axes) if strides[k] and self.loop.shape[k] > 1), default=0)
+        return " + ".join([*terms, *([str(var.offset)] if var.offset or not terms else [])]), depth
+
+    def _load(self, var: Var) -> str:
+        if id(var) in self.value:
+            return self.value[id(var)]
+        constant = uniform(var)
+        if constant is not None:
+            return literal(constant, var.dtype)
+        place, depth = self._place(var)
+        if any(r.in_place and r.out.root is var.root for r in self.loop.rows):
+            depth = len(self.axes)
+        name = self.e.fresh()
+        read = self.e.get(var, place)
+        self.at[depth].append(f"{name} = {read} != 0" if var.dtype.kind == "b" else f"{name} = {read}")
+        self.value[id(var)] = name
+        return name
+
+    def _row(self, row: Instr) -> None:
+        name = row.op.__name__
+        expression = self._gather(row) if name == "gather" else self._expression(row)
+        result = self.e.fresh()
+        deepest = self.at[len(self.axes)]
+        deepest.append(f"{result} = {expression}")
+        self.value[id(row.out)] = result
+        last = [r for r in self.loop.rows if r.out is row.out][-1]
+        if row is last and (row.in_place or id(row.out) in self.e.kept):
+            place, _ = self._place(row.out)
+            deepest.append(self.e.put(row.out, place, result))
+
+    def _expression(self, row: Instr) -> str:
+        name, out = row.op.__name__, row.out.dtype
+        common = _common(row)
+        if name == "where":
+            c, a, b = row.inputs
+            return f"({self._cast(a, out)} if {self._cast(c, np.dtype(bool))} else {self._cast(b, out)})"
+        if name == "clip":
+            low, high = row.options.get("low"), row.options.get("high")
+            if any(isinstance(x, np.ndarray) and x.ndim for x in (low, high)):
+                raise Unsupported("clip to arrays")
+            text = self._cast(row.inputs[0], out)
+            text = text if low is None else f"larger({text}, {literal(low, out)})"
+            return text if high is None else f"smaller({text}, {literal(high, out)})"
+        args = [self._cast(x, common) for x in row.inputs]
+        if name in _INFIX:
+            return f"{args[0]} {_INFIX[name]} {args[1]}"
+        if name in _COMPARE:
+            return f"{args[0]} {_COMPARE[name]} {args[1]}"
+        if name == "exp" and common == np.float32:
+            return f"exp_f32({args[0]})"
+        if name == "astype":
+            return self._cast(row.inputs[0], out)
+        constants = {"zero": literal(0, common), "one": literal(1, common), "two": literal(2, common)}
+        text = _CALLS[name].format(*args, **constants)
+        return f"{_caster(out)}({text})" if out.kind == "f" and name in (*_MATH, "exp2", "power", "logaddexp") else text
+
+    def _cast(self, x: Any, dtype: np.dtype[Any]) -> str:
+        if not isinstance(x, Var):
+            return literal(x, dtype)
+        name = self._load(x)
+        if x.dtype == dtype:
+            return name
+        if dtype.kind == "b":
+            return f"({name} != 0)"
+        if dtype.kind not in "fi" or dtype.itemsize not in (4, 8):
+            raise Unsupported(f"a cast to {dtype}")
+        return f"{_caster(dtype)}({name})"
+
+    def _gather(self, row: Instr) -> str:
+        source, *indices = row.inputs
+        terms = [str(source.offset)]
+        for index, stride, n in zip(indices, source.strides, source.shape, strict=True):
+            name = self._load(index)
+            where = self.e.fresh()
+            deepest = self.at[len(self.axes)]
+            deepest.append(f"{where} = i64({name})")
+            deepest.append(f"{where} = {where} + {n} if {where} < 0 else {where}")
+            deepest.append(f"if not 0 <= {where} < {n}:")
+            deepest.append("    return -1")
+            terms.append(f"{where} * {stride}")
+        return self.e.get(source, " + ".join(terms))
+
+    def _reduce(self, row: Instr) -> None:
+        """Ride along: an accumulator outside the axes that are summed, or the answer's own memory where they are outer."""
+        name, source, out = row.op.__name__, row.inputs[0], row.out
+        value, axes, depth = self._cast(source, out.dtype), self._axes_of(row), len(self.axes)
+        gone = set(range(len(self.loop.shape))) if axes == "all" else axes
+        inner = 0
+        while inner < depth and (self.flat or self.axes[depth - 1 - inner] in gone):
+            inner += 1
+        unit = literal(0 if name == "sum" else 1, out.dtype)
+        if name in ("max", "min"):
+            unit = f"{_caster(out.dtype)}({'-' if name == 'max' else ''}math.inf)"
+            if out.dtype.kind != "f":
+                raise Unsupported(f"{name} of {out.dtype}")
+        if axes == "all" or inner == len(gone):
+            level = depth - inner
+            total = self.e.fresh("s")
+            self.at[level].append(f"{total} = {unit}")
+            self.at[depth].append(f"{total} = {_combine(name, total, value, out)}")
+            self.after[level].append(self.e.put(out, self._reduced_place(out, gone), total))
+            return
+        i = self.e.fresh("z")
+        self.at[0].append(f"for {i} in range({int(np.prod(out.shape))}):")
+        self.at[0].append(f"    {self.e.put(out, i, unit)}")
+        place = self._reduced_place(out, gone)
+        self.at[depth].append(self.e.put(out, place, _combine(name, self.e.get(out, place), value, out)))
+
+    def _reduced_place(self, out: Var, gone: set[int]) -> str:
+        ndim = len(self.loop.shape)
+        keeps = len(out.shape) == ndim
+        own: Any = out.strides
+        strides = dict(zip(range(ndim) if keeps else [k for k in range(ndim) if k not in gone], own, strict=True))
+        terms = [f"i{k} * {strides[k]}" for k in range(ndim) if k not in gone and self.loop.shape[k] > 1]
+        return " + ".join([*terms, str(out.offset)])
+
+
+def _combine(name: str, total: str, value: str, out: Var) -> str:
+    if name == "sum":
+        return f"plus({total}, {value})" if out.dtype.kind == "f" else f"{total} + {value}"
+    return {"max": f"larger({value}, {total})", "min": f"smaller({value}, {total})", "prod": f"{total} * {value}"}[name]
+
+
+def _common(row: Instr) -> np.dtype[Any]:
+    """The dtype in which a row computes: NumPy's promotion of its operands (Python numbers are weak)."""
+    operands = [x.dtype if isinstance(x, Var) else x for x in row.inputs]
+    if row.op.__name__ in ("gather", "copy"):
+        return row.out.dtype
+    if row.op.__name__.startswith("logical"):
+        return np.dtype(bool)
+    common = np.result_type(*operands)
+    return common if row.out.dtype.kind in "b" or common.kind == row.out.dtype.kind else row.out.dtype
+
+
+def _caster(dtype: np.dtype[Any]) -> str:
+    return {"float32": "f32", "float64": "f64", "int64": "i64"}.get(str(dtype), f"np.{dtype}")
+
+
+_POINTERS = frozenset("float32 float64 bool int8 int16 int32 int64 uint8 uint16 uint32 uint64".split())

@@ -1,0 +1,255 @@
+"""A plan: one recorded step for one kind of inputs, rewritten, laid out in memory, written as source, ready to run."""
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from tinygrad_scratch._typing import Array
+from tinygrad_scratch.capture.blas import Threads
+from tinygrad_scratch.capture.emit_numpy import is_view, write
+from tinygrad_scratch.capture.memory import Memory, lay_out, of_instrs
+from tinygrad_scratch.capture.names import give_names
+from tinygrad_scratch.capture.record import Recording
+from tinygrad_scratch.capture.rewrite import PATTERNS, rewrite, share_common
+from tinygrad_scratch.capture.trace import Instr, Trace, Var
+from tinygrad_scratch.errors import CaptureError, describe
+from tinygrad_scratch.tensor import Tensor, next_rank, wrap
+from tinygrad_scratch.transforms import leaves, rebuild
+
+
+@dataclass(eq=False)
+class Plan:
+    """What replays. ``state`` are the arrays read by reference; ``instrs`` the rows in order; ``source`` their NumPy."""
+
+    instrs: list[Instr]
+    inputs: list[Var]
+    outputs: list[Var]
+    state: list[Var]
+    hypers: list[tuple[Var, Callable[[], dict[str, float]], str]]
+    memory: Memory
+    fired: dict[str, int]
+    tree: Any  # of the result
+    present: list[bool]  # which of the result's leaves are Tensors (the others are None)
+    grads: list[Tensor]
+    updated: list[Tensor]
+    backend: str
+    key: Any = None
+    settings: int = 0
+    recorded: int = 0  # operations before the rewrites
+    source: str = ""
+    calls: int = 0
+    fallback: str = ""  # why the compiled back end was not taken
+    threads: Threads | None = None
+    _run: Callable[..., tuple[Array, ...]] | None = None
+    _lock: Any = field(default_factory=threading.Lock)
+    _bound: list[tuple[Tensor, Array]] = field(default_factory=list)
+    _numbers: list[tuple[Callable[[], dict[str, float]], dict[str, float], list[tuple[Var, str]]]] = field(default_factory=list)
+    _expected: tuple[Any, ...] = ()
+    _mode: bool = True
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    def fits(self, args: tuple[Any, ...], mode: bool) -> bool:
+        """Whether these positional arguments are what was recorded. Cheap; False sends the call to the careful way."""
+        if len(args) != len(self._expected) or mode is not self._mode:
+            return False
+        for a, (kind, shape, dtype) in zip(args, self._expected):
+            if type(a) is not kind or a.shape != shape or a.dtype is not dtype:
+                return False
+        return True
+
+    def current(self) -> bool:
+        """Whether the numbers that shape the step (which options are zero) are as recorded."""
+        return all(_zeros(look_up()) == _zeros(last) for look_up, last, _ in self._numbers)
+
+    def run(self, args: tuple[Any, ...]) -> Any:
+        """Replay. One thread at a time: the buffers are shared by all calls."""
+        with self._lock:
+            for tensor, array in self._bound:
+                if tensor._data is not array:
+                    self.bind()
+                    break
+            for look_up, last, variables in self._numbers:
+                numbers = look_up()
+                if numbers != last:
+                    self._refresh(numbers, last, variables)
+            arrays = [a._data if isinstance(a, Tensor) else a for a in args] if self._expected else _arrays(args)
+            run: Any = self._run
+            results = run(*arrays) if self.threads is None else self.threads.run(run, arrays)
+            for tensor in self.updated:
+                tensor._rank = next_rank()
+                tensor.grad = None
+            self.calls += 1
+            count = len(self.outputs) - len(self.grads)
+            for tensor, array in zip(self.grads, results[count:]):
+                tensor.grad = wrap(array)
+        if self.tree is _ONE:
+            return wrap(results[0])
+        left = iter(results)
+        return rebuild(self.tree, iter([wrap(next(left)) if there else None for there in self.present]))
+
+    def bind(self) -> None:
+        """Compile the source around the arrays that the state is in now."""
+        for var in self.state:
+            if var.tensor is not None:
+                if (var.tensor.shape, var.tensor.dtype) != (var.shape, var.dtype):
+                    raise CaptureError(
+                        f"{var.name} is {describe(var.tensor)} now, but the step was captured with {var.dtype}{var.shape}; capture it anew"
+                    )
+                var.array = var.tensor._data
+        self._bound = [(v.tensor, v.array) for v in self.state if v.tensor is not None]
+        back_end = import_module(f"tinygrad_scratch.capture.compile_{self.backend}")
+        self._run = back_end.compile_plan(self)
+
+    def _refresh(self, numbers: dict[str, float], last: dict[str, float], variables: list[tuple[Var, str]]) -> None:
+        if _zeros(numbers) != _zeros(last):
+            raise Stale
+        for var, name in variables:
+            var.array[...] = numbers[name]
+        last.update(numbers)
+        for instr in self.prologue:
+            instr.out.array[...] = instr.op.fn(*(x.array if isinstance(x, Var) else x for x in instr.inputs), **instr.options)
+
+    prologue: list[Instr] = field(default_factory=list)  # what depends on the numbers alone
+
+    # -- showing ---------------------------------------------------------------------------------------------------
+
+    def explain(self) -> str:
+        """Calls, memory and rewrites, in a few lines."""
+        statements = sum(not is_view(i) for i in self.instrs)
+        lines = [
+            f"back end: {self.backend}; inputs: {', '.join(f'{v.name} {v.dtype}{v.shape}' for v in self.inputs) or 'none'}",
+            f"operations recorded: {self.recorded}; calls per step: {statements}; views: {len(self.instrs) - statements}",
+            f"buffers: {len(self.memory.slabs)} of {self.memory.bytes:,} bytes in all (unshared: {self.memory.asked:,})",
+            f"rewrites: {', '.join(f'{name} {n}' for name, n in self.fired.items()) or 'none'}",
+            f"replayed: {self.calls} times",
+            *([self.fallback] if self.fallback else []),
+        ]
+        return "\n".join(lines)
+
+
+class Stale(Exception):  # noqa: N818  (a signal, not an error)
+    """The numbers changed which operations there are: record again."""
+
+
+_ONE = object()
+
+
+def make_plan(recording: Recording, backend: str, rewrites: bool | Iterable[str], threads: Threads) -> Plan:
+    """Rewrite, name, lay out and compile a step that was recorded twice."""
+    trace = recording.trace
+    outputs = [v for v in recording.outputs if v is not None] + [v for _, v in recording.grads]
+    recorded = len(trace.instrs)
+    instrs = share_common(list(trace.instrs), outputs)
+    prologue = _split_prologue(trace, instrs)
+    patterns = tuple(PATTERNS) if rewrites is True else () if rewrites is False else tuple(rewrites)
+    instrs, fired = rewrite(instrs, outputs, patterns)
+    for var in [*recording.inputs, *outputs, *(v for i in [*prologue, *instrs] for v in [*i.vars, i.out])]:
+        settle_layout(var)
+    memory = lay_out(of_instrs(instrs), outputs)
+    variables = _variables(instrs, prologue, outputs, recording.inputs, trace)
+    give_names(trace, variables, recording.names)
+    plan = Plan(
+        instrs, recording.inputs, outputs,
+        state=[v for v in variables if v.kind in ("external", "constant", "hyper")],
+        hypers=trace.hypers, memory=memory, fired=fired, tree=_shape_of(recording),
+        present=[v is not None for v in recording.outputs], grads=[t for t, _ in recording.grads],
+        updated=recording.updated, backend=backend, recorded=recorded, prologue=prologue,
+    )  # fmt: skip
+    plan._expected = recording.quick
+    plan._mode = trace.grad
+    plan.threads = threads if threads.auto or threads.fixed is not None else None
+    plan._numbers = _grouped(trace)
+    for var in variables:
+        if var.kind == "answer":
+            var.array = np.broadcast_to(np.zeros((), var.dtype), var.shape)  # the recorded values have served
+    plan.source = write(plan)[0]
+    plan.bind()
+    return plan
+
+
+def settle_layout(var: Var) -> None:
+    """Note, in elements, where in its owner's memory a Var begins and its strides; an owner's memory has no gaps."""
+    if var.strides is not None:
+        return
+    size = var.dtype.itemsize
+    if var.maker is not None and var.maker.op.__name__ == "broadcast_to" and var.base is None and var.kind == "answer":
+        source = var.maker.inputs[0]
+        settle_layout(source)
+        var.base, var.offset = source, source.offset
+        lead = (0,) * (len(var.shape) - len(source.shape))
+        var.strides = lead + tuple(0 if n == 1 else s for n, s in zip(source.shape, source.strides, strict=True))
+        return
+    var.strides = tuple(s // size for s in var.array.strides)
+    if var.base is None and var.kind == "answer" and not _compact(var):
+        var.strides, var.compact = _c_strides(var.shape), False
+    if var.base is not None:
+        settle_layout(var.base)
+        var.offset = (var.array.ctypes.data - var.root.array.ctypes.data) // size
+
+
+def _compact(var: Var) -> bool:
+    expected = 1
+    for stride, n in sorted(zip(var.strides or (), var.shape, strict=True)):
+        if n != 1 and stride != expected:
+            return False
+        expected *= n
+    return True
+
+
+def _c_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(int(np.prod(shape[i + 1 :])) for i in range(len(shape)))
+
+
+def _split_prologue(trace: Trace, instrs: list[Instr]) -> list[Instr]:
+    """Take out what depends on hyper-parameters and constants alone: computed when they change, not in every call."""
+    prologue = []
+    for instr in list(instrs):
+        kinds = {v.kind for v in instr.vars}
+        if "hyper" in kinds and kinds <= {"hyper", "constant"} and not instr.in_place:
+            instr.out.kind, instr.out.base = "hyper", None
+            instr.out.array = np.array(instr.out.array)
+            prologue.append(instr)
+            instrs.remove(instr)
+    return prologue
+
+
+def _variables(instrs: list[Instr], prologue: list[Instr], outputs: list[Var], inputs: list[Var], trace: Trace) -> list[Var]:
+    found: dict[int, Var] = {id(v): v for v in inputs}
+    for instr in instrs:
+        for var in [*instr.vars, instr.out]:
+            found.setdefault(id(var), var)
+    for var in outputs:
+        found.setdefault(id(var), var)
+    return list(found.values())
+
+
+def _grouped(trace: Trace) -> list[Any]:
+    groups: dict[int, tuple[Any, dict[str, float], list[tuple[Var, str]]]] = {}
+    for var, look_up, name in trace.hypers:
+        entry = groups.setdefault(id(look_up), (look_up, {}, []))
+        entry[1][name] = float(var.array)
+        entry[2].append((var, name))
+    return list(groups.values())
+
+
+def _zeros(numbers: dict[str, float]) -> tuple[bool, ...]:
+    return tuple([v == 0 for v in numbers.values()])
+
+
+def _shape_of(recording: Recording) -> Any:
+    return _ONE if isinstance(recording.result, Tensor) else recording.result
+
+
+def _arrays(args: tuple[Any, ...]) -> list[Array]:
+    return [
+        leaf._data if isinstance(leaf, Tensor) else np.asarray(leaf)
+        for leaf in leaves(args)
+        if isinstance(leaf, (Tensor, np.ndarray, np.generic))
+    ]
+
+

@@ -1,0 +1,190 @@
+"""What compiled steps are made of: typed pointers, sums that may be reordered, a vectorisable exp, and NumPy's own BLAS.
+
+Generated steps import this module. It is the only one that imports numba.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.core.errors import RequireLiteralValue
+from numba.extending import intrinsic
+
+from tinygrad_scratch.capture.blas import numpy_blas
+
+f32, f64, i64 = np.float32, np.float64, np.int64
+STEP_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True, "cache": True, "boundscheck": False}
+
+
+def _pointer(dtype: Any, name: str) -> Any:
+    """An intrinsic: the address `table[i]` as a pointer to `dtype`."""
+    pointer = types.CPointer(dtype)
+
+    @intrinsic
+    def cast(typing_context: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], context.get_value_type(pointer))
+
+        return pointer(types.intp), generate
+
+    cast.__name__ = name
+    return cast
+
+
+POINTERS = {
+    "float32": _pointer(types.float32, "float32"),
+    "float64": _pointer(types.float64, "float64"),
+    "bool": _pointer(types.uint8, "bool"),
+    **{name: _pointer(getattr(types, name), name) for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")},
+}
+p_float32, p_float64, p_bool = POINTERS["float32"], POINTERS["float64"], POINTERS["bool"]
+p_int8, p_int16, p_int32, p_int64 = (POINTERS[f"int{n}"] for n in (8, 16, 32, 64))
+p_uint8, p_uint16, p_uint32, p_uint64 = (POINTERS[f"uint{n}"] for n in (8, 16, 32, 64))
+
+
+def _tag(module: Any, access: Any, place: int) -> None:
+    """Tell LLVM that arrays in different places share no memory. `place` is number + 1000 * how many; 0: nothing is known."""
+    if place:
+        number, many = place % 1000, place // 1000
+        domain = module.add_metadata(["tinygrad_scratch"])
+        scopes = [module.add_metadata([f"place {n}", domain]) for n in range(many)]
+        access.set_metadata("alias.scope", module.add_metadata([scopes[number]]))
+        access.set_metadata("noalias", module.add_metadata([s for n, s in enumerate(scopes) if n != number]))
+
+
+def _literal(place: Any) -> int:
+    if not isinstance(place, types.IntegerLiteral):
+        raise RequireLiteralValue(place)
+    return int(place.literal_value)
+
+
+@intrinsic
+def get(typing_context: Any, pointer: Any, index: Any, place: Any) -> Any:
+    """pointer[index], without checks."""
+    where = _literal(place)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        load = builder.load(builder.gep(args[0], [args[1]]))
+        _tag(builder.module, load, where)
+        return load
+
+    return pointer.dtype(pointer, types.intp, place), generate
+
+
+@intrinsic
+def put(typing_context: Any, pointer: Any, index: Any, value: Any, place: Any) -> Any:
+    """pointer[index] = value, without checks."""
+    where = _literal(place)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = context.cast(builder, args[2], signature.args[2], pointer.dtype)
+        store = builder.store(value, builder.gep(args[0], [args[1]]))
+        _tag(builder.module, store, where)
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp, value, place), generate
+
+
+@intrinsic
+def plus(typing_context: Any, a: Any, b: Any) -> Any:
+    """a + b in a sum whose order does not matter, so that the compiler may use all lanes."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fadd(args[0], args[1], flags=("reassoc", "contract"))
+
+    return a(a, a), generate
+
+
+@intrinsic
+def _bits_to_float(typing_context: Any, bits: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+@intrinsic
+def _float_to_bits(typing_context: Any, x: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.IntType(32))
+
+    return types.int32(types.float32), generate
+
+
+@njit(inline="always", fastmath={"contract"})
+def exp_f32(x: Any) -> Any:
+    """exp in float32 within 2 units in the last place, in operations that vectorise (Cephes, expf: Moshier 1989).
+
+    x = n log 2 + r with |r| <= log(2) / 2; a polynomial for exp(r); two powers of two, so that subnormal and overflowing
+    answers come out right.
+    """
+    clipped = min(max(x, f32(-104.0)), f32(89.0))
+    shifted = clipped * f32(1.44269504088896341) + f32(12582912.0)  # adding 1.5 * 2**23 rounds to an integer
+    n = shifted - f32(12582912.0)
+    r = clipped - n * f32(0.693359375) - n * f32(-2.12194440e-4)
+    p = f32(1.9875691500e-4)
+    p = p * r + f32(1.3981999507e-3)
+    p = p * r + f32(8.3334519073e-3)
+    p = p * r + f32(4.1665795894e-2)
+    p = p * r + f32(1.6666665459e-1)
+    p = p * r + f32(5.0000001201e-1)
+    y = p * (r * r) + r + f32(1.0)
+    k = np.int32(_float_to_bits(shifted) - np.int32(0x4B400000))
+    half = np.int32(k >> np.int32(1))
+    low = _bits_to_float(np.int32((half + np.int32(127)) << np.int32(23)))
+    high = _bits_to_float(np.int32((k - half + np.int32(127)) << np.int32(23)))
+    return y * low * high if x == x else x
+
+
+@njit(inline="always")
+def larger(a: Any, b: Any) -> Any:
+    """np.maximum: NaN wins."""
+    return a if (a >= b or a != a) else b
+
+
+@njit(inline="always")
+def smaller(a: Any, b: Any) -> Any:
+    """np.minimum: NaN wins."""
+    return a if (a <= b or a != a) else b
+
+
+# -- NumPy's BLAS ------------------------------------------------------------------------------------------------------
+
+def register_products() -> bool:
+    """Make NumPy's own gemm known to the linker, so that there is one pool of threads. False if it cannot be found."""
+    library = numpy_blas()
+    if library is not None:
+        llvm.add_symbol("tinygrad_scratch_sgemm", library.sgemm)
+        llvm.add_symbol("tinygrad_scratch_dgemm", library.dgemm)
+    return library is not None
+
+
+def _gemm(kind: str, real: Any) -> Callable[..., None]:
+    library = numpy_blas()
+    size = types.int64 if library is None or library.bits == 64 else types.int32
+    enum = types.int32
+    signature = types.void(
+        enum, enum, enum, size, size, size, real, types.voidptr, size, types.voidptr, size, real, types.voidptr, size
+    )  # fmt: skip
+    external = types.ExternalFunction(f"tinygrad_scratch_{kind}gemm", signature)
+
+    @intrinsic
+    def at(typing_context: Any, pointer: Any, offset: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.bitcast(builder.gep(args[0], [args[1]]), cgutils.voidptr_t)
+
+        return types.voidptr(pointer, types.intp), generate
+
+    @njit(inline="never", nogil=True)
+    def gemm(ta: Any, tb: Any, m: Any, n: Any, k: Any, alpha: Any, a: Any, oa: Any, lda: Any, b: Any, ob: Any, ldb: Any, beta: Any, c: Any, oc: Any, ldc: Any) -> None:  # noqa: E501
+        external(enum(101), enum(ta), enum(tb), size(m), size(n), size(k), real(alpha), at(a, oa), size(lda), at(b, ob), size(ldb), real(beta), at(c, oc), size(ldc))  # noqa: E501
+
+    return gemm
+
+
+sgemm, dgemm = _gemm("s", types.float32), _gemm("d", types.float64)
+"""C = alpha op(A) op(B) + beta C, row-major; 111 plain, 112 transposed; each array a pointer and an offset."""

@@ -1,0 +1,193 @@
+"""``capture``: a function that records itself on its first calls and replays what it recorded on all later ones."""
+
+import threading
+from collections.abc import Callable, Iterable
+from functools import update_wrapper
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinygrad_scratch.capture.blas import Threads
+from tinygrad_scratch.capture.plan import Plan, Stale, make_plan
+from tinygrad_scratch.capture.record import Recording, record, same_step
+from tinygrad_scratch.context import is_grad_enabled, settings, state
+from tinygrad_scratch.errors import CaptureError, describe
+from tinygrad_scratch.tensor import Tensor
+
+MOST_PLANS = 32
+MOST_TRIES = 5
+
+
+def capture(
+    function: Callable[..., Any] | None = None,
+    *,
+    backend: str = "auto",
+    rewrites: bool | Iterable[str] = True,
+    threads: int | str | None = None,
+) -> Any:
+    """Record a step once, replay it as straight-line code. A decorator, or ``capture(step, backend="numpy")``.
+
+    function: takes arrays, Tensors, numbers, or lists and dicts of them; uses rows, backward and optimizers; returns Tensors,
+        None, or lists, tuples and dicts of them. What it reads from outside (parameters, optimizer state, arrays) is read
+        by reference in every call; learning rates and other options of optimizers may change between calls.
+    backend: "numpy"; "numba" (the extra ``jit``: one compiled function); "auto" takes numba where it is installed.
+    rewrites: True for all cheaper patterns, False for none (then captured equals eager to the last bit), or their names.
+
+    The first two calls run eagerly and are recorded; when both recorded the same step, all later calls with inputs of the
+    same shapes and dtypes replay it. Another shape is recorded anew. Inputs are not copied; results are.
+
+    CaptureError: a value is read while recording (``float(t)``, ``if t > 0``), a result is no Tensor, gradients of an
+    earlier call are added to, or something from outside changed that is neither an input nor read by reference.
+
+    >>> import tinygrad_scratch as tg
+    >>> w = tg.Tensor([1.0, 2.0], requires_grad=True)
+    >>> @tg.capture(backend="numpy")
+    ... def step(x):
+    ...     loss = np.sum((x * w) ** 2)
+    ...     loss.backward()
+    ...     with tg.no_grad():
+    ...         w.__isub__(0.25 * w.grad)
+    ...     w.zero_grad()
+    ...     return loss
+    >>> [float(step(np.ones(2))) for _ in range(3)]
+    [5.0, 1.25, 0.3125]
+    """
+    if function is None:
+        return lambda f: Captured(f, backend, rewrites, threads)
+    return Captured(function, backend, rewrites, threads)
+
+
+class Captured:
+    """A captured function. Call it as the function; look at what it became with ``source``, ``plans`` and ``explain()``."""
+
+    def __init__(self, function: Callable[..., Any], backend: str = "auto", rewrites: bool | Iterable[str] = True,
+                 threads: int | str | None = None):  # fmt: skip
+        if not callable(function):
+            raise TypeError(f"capture takes a function, not {describe(function)}")
+        self.function = function
+        self.backend = _choose(backend)
+        self.rewrites = rewrites
+        self.threads = Threads(threads)
+        self._wanted = threads
+        self.plans: list[Plan] = []
+        self._last: Plan | None = None
+        self._pending: dict[Any, list[Recording]] = {}
+        self._lock = threading.RLock()
+        update_wrapper(self, function, updated=())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        mode = state.mode
+        if mode is not True and mode is not False:  # within another capture, or watched for anomalies: it is part of that
+            return self.function(*args, **kwargs)
+        plan = self._last
+        if kwargs or plan is None or plan.settings != settings.version or not plan.fits(args, mode):
+            return self._slowly(args, kwargs, mode)
+        try:
+            return plan.run(args)
+        except Stale:
+            return self._slowly(args, kwargs, mode)
+
+    def _slowly(self, args: tuple[Any, ...], kwargs: dict[str, Any], mode: bool) -> Any:
+        """Find the plan for these inputs, or record the call."""
+        with self._lock:
+            given = (*args, *kwargs.values())
+            key = (_key(args), _key(kwargs), mode, settings.fingerprint())
+            for plan in self.plans:
+                if plan.key == key:
+                    plan.settings = settings.version
+                    self._last = plan if not kwargs else None
+                    if plan.current():
+                        return plan.run(given)
+                    self.plans.remove(plan)
+                    break
+            return self._record(key, args, kwargs)
+
+    def _record(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if len(self.plans) >= MOST_PLANS:
+            raise CaptureError(
+                f"{MOST_PLANS} plans are kept already: inputs of ever new shapes, or numbers that change with every call; "
+                "pass numbers as 0-d arrays, and pad or drop odd batches"
+            )
+        recording = record(self.function, args, kwargs)
+        tries = self._pending.setdefault(key, [])
+        tries.append(recording)
+        if len(tries) >= 2 and same_step(tries[-2], recording):
+            plan = make_plan(recording, self.backend, self.rewrites, self.threads)
+            plan.key, plan.settings = key, settings.version
+            self.plans.append(plan)
+            self._last = plan if not kwargs else None
+            del self._pending[key]
+        elif len(tries) >= MOST_TRIES:
+            del self._pending[key]
+            raise CaptureError(
+                f"the step was different in each of {MOST_TRIES} calls with the same inputs' shapes (a number or a branch of the "
+                "program changes from call to call); pass what changes as an input array"
+            )
+        return recording.result
+
+    # -- what it became --------------------------------------------------------------------------------------------
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that was made last. CaptureError before the second call."""
+        if not self.plans:
+            raise CaptureError("nothing is captured yet: call the step (twice) with real inputs first")
+        return self._last or self.plans[-1]
+
+    @property
+    def source(self) -> str:
+        """The derived forward, backward and update as readable NumPy."""
+        return self.plan.source
+
+    def explain(self) -> str:
+        """What the last plan does: calls, memory, rewrites that fired."""
+        return self.plan.explain()
+
+    def export(self, path: str | Path) -> Path:
+        """Write ``path`` (Python, needs NumPy alone) and beside it the state that it updates (.npz). Returns the path."""
+        from tinygrad_scratch.capture.export import export
+
+        return export(self.plan, Path(path))
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """A captured method is captured for each instance."""
+        if instance is None:
+            return self
+        bound = Captured(self.function.__get__(instance, owner), self.backend, self.rewrites, self._wanted)
+        try:
+            instance.__dict__[self.function.__name__] = bound
+        except AttributeError:
+            pass
+        return bound
+
+
+def _choose(backend: str) -> str:
+    if backend not in ("auto", "numpy", "numba"):
+        raise ValueError(f"backend is {backend!r}: it must be 'numpy', 'numba' or 'auto'")
+    if backend == "numpy":
+        return backend
+    from importlib.util import find_spec
+
+    if find_spec("numba") is not None:
+        return "numba"
+    if backend == "numba":
+        raise ImportError("backend='numba' needs numba: pip install 'tinygrad_scratch[jit]' (or use backend='numpy')")
+    return "numpy"
+
+
+def _key(tree: Any) -> Any:
+    """What must be equal for a plan to fit: structure, and for each leaf its type, shape and dtype, or its value."""
+    if isinstance(tree, dict):
+        return tuple((name, _key(value)) for name, value in tree.items())
+    if isinstance(tree, (list, tuple)):
+        return (type(tree).__name__, *map(_key, tree))
+    if isinstance(tree, Tensor):
+        return ("Tensor", tree.shape, tree.dtype.str, tree.requires_grad and is_grad_enabled())
+    if isinstance(tree, np.ndarray):
+        return ("array", tree.shape, tree.dtype.str)
+    if isinstance(tree, np.generic):
+        return ("array", (), tree.dtype.str)
+    if isinstance(tree, (int, float, bool, str, type(None))):
+        return (type(tree).__name__, tree)
+    raise CaptureError(f"a captured step takes arrays, Tensors, numbers, and lists and dicts of them, not {type(tree).__name__}")
