@@ -47,11 +47,14 @@ def _misfit(g: Any, shape: Shape) -> str:
     return f"a derivative rule gave a cotangent of shape {tuple(g.shape)} for an input of shape {shape}, which it does not broadcast from"
 
 
-def pull(root: "Tensor", g: Any, lift: bool, stop: Container[int] = ()) -> dict[int, tuple["Tensor", Any]]:
+def pull(
+    root: "Tensor", g: Any, lift: bool, stop: Container[int] = (), keep: Container[int] = ()
+) -> dict[int, tuple["Tensor", Any]]:
     """Cotangents of the leaves that `root` depends on, as {id: (leaf, cotangent)}.
 
     g: cotangent of root: an array, or with `lift` a Tensor; then the rules are fed Tensors and what they do is recorded.
     stop: ids of Tensors that are treated as leaves though they have a graph of their own.
+    keep: ids of Tensors whose cotangents are wanted too, on the way to the leaves.
     """
     if root._node is None or id(root) in stop:
         return {id(root): (root, g)}
@@ -62,6 +65,8 @@ def pull(root: "Tensor", g: Any, lift: bool, stop: Container[int] = ()) -> dict[
     while ranks:
         rank = -heappop(ranks)
         tensor, g = waiting.pop(rank)
+        if keep and id(tensor) in keep:
+            leaves[id(tensor)] = (tensor, g)
         op, parents, values, options = tensor._node  # type: ignore[misc]
         y: Any = tensor._data
         if lift:

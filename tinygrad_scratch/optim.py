@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_scratch._memory import beside
 from tinygrad_scratch._typing import Array
 from tinygrad_scratch.context import no_grad, settings, state
 from tinygrad_scratch.errors import describe
@@ -166,7 +167,9 @@ class Optimizer:
 
     def _start(self, p: Tensor, names: tuple[str, ...]) -> dict[str, Array]:
         """What is kept for a parameter before its first update."""
-        kept = self.state[p] = {name: np.zeros_like(p._data) for name in names}
+        kept = self.state[p] = {name: beside(p._data) for name in names}
+        for array in kept.values():
+            array[...] = 0
         return kept
 
     def _inputs(self, group: Group) -> dict[str, Any]:
@@ -285,7 +288,7 @@ def _fitted(index: Any, kept: dict[str, Any], p: Tensor) -> dict[str, Array]:
     for name, array in arrays.items():
         if array.shape != p.shape or array.dtype.kind not in "fiu":
             raise ValueError(f"{name} of parameter {index} is {describe(array)}, but the parameter is {describe(p)}")
-    made = {name: np.empty_like(p._data) for name in arrays}  # in the parameter's own memory order
+    made = {name: beside(p._data) for name in arrays}
     for name, array in arrays.items():
         made[name][...] = array
     return made

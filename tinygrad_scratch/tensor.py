@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinygrad_scratch import protocols
+from tinygrad_scratch._memory import Slab
 from tinygrad_scratch._typing import Array, Shape
 from tinygrad_scratch.backward import own, pull
 from tinygrad_scratch.context import during, is_grad_enabled, set_grad_enabled, state
@@ -330,7 +331,7 @@ def writable(tensor: Tensor, value: Any, what: str, instead: str) -> Array:
     if tensor._node is not None or wanted and is_grad_enabled():
         kind = "has a graph" if tensor._node is not None else "(or the value) requires a gradient"
         raise GraphError(f"{what}: {describe(tensor)} {kind}, so it is not changed in place; write {instead}, or use no_grad() on a leaf")
-    if tensor._data.base is not None:
+    if tensor._data.base is not None and type(tensor._data.base) is not Slab:
         raise GraphError(f"{what}: this Tensor is a view of another array, which would change too; write {instead}, or copy it first")
     return tensor._data
 

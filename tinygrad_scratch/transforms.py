@@ -8,7 +8,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from tinygrad_scratch.backward import own, pull
-from tinygrad_scratch.context import enable_grad, is_grad_enabled, no_grad, state
+from tinygrad_scratch.context import during, enable_grad, is_grad_enabled, set_grad_enabled, state
 from tinygrad_scratch.errors import GraphError, describe
 from tinygrad_scratch.tensor import Tensor, seed_cotangent, wrap
 
@@ -18,15 +18,30 @@ Argnums = int | Sequence[int]
 def gradients(output: Tensor, inputs: Sequence[Tensor], gradient: Any = None, create_graph: bool = False) -> list[Tensor]:
     """Cotangents of `inputs` for one of `output`, without touching any ``grad``. Zeros for an input it does not depend on.
 
+    The inputs may be leaves or any Tensors on the way; each gets its whole cotangent. GraphError if one requires no gradient.
+
     >>> x = Tensor(3.0, requires_grad=True)
-    >>> gradients(x * x, [x])[0].item()
-    6.0
+    >>> y = x * x
+    >>> [g.item() for g in gradients(y * y, [x, y])]
+    [108.0, 18.0]
     """
-    seed = seed_cotangent(output, gradient, create_graph)
-    with enable_grad() if create_graph else no_grad(), np.errstate(all="ignore"):
-        found = pull(output, seed, create_graph, stop={id(x): x for x in inputs}) if output.requires_grad else {}
+    if not all(x.requires_grad for x in inputs):
+        lost = next(x for x in inputs if not x.requires_grad)
+        raise GraphError(f"gradients: an input, {describe(lost)}, requires no gradient, so no operation on it was kept")
+    return _cotangents(output, inputs, gradient, create_graph, keep={id(x) for x in inputs})
+
+
+def _cotangents(
+    output: Tensor, inputs: Sequence[Tensor], gradient: Any, create_graph: bool, **ends: set[int]
+) -> list[Tensor]:
+    """What gradients returns. ends: pull's ``keep``, or its ``stop`` where no input depends on another."""
+    mode = state.mode
+    lift = create_graph or (not isinstance(mode, bool) and mode.lift)
+    seed = seed_cotangent(output, gradient, lift)
+    with set_grad_enabled(create_graph), np.errstate(all="ignore"), during("backward"):
+        found = pull(output, seed, lift, **ends) if output.requires_grad else {}
     parts = [found[id(x)][1] if id(x) in found else np.zeros_like(x._data) for x in inputs]
-    if create_graph:
+    if lift:
         return [p if isinstance(p, Tensor) else wrap(p) for p in parts]
     return [wrap(array) for array in own(parts, [output._data, seed])]
 
@@ -62,7 +77,7 @@ def value_and_grad(f: Callable[..., Any], argnums: Argnums = 0) -> Callable[...,
             )
         if output.size != 1:
             raise GraphError(f"the function must return one element to have a gradient, it returned {describe(output)}; sum or mean it")
-        found = gradients(output, variables, create_graph=nested)
+        found = _cotangents(output, variables, None, nested, stop={id(x) for x in variables})
         tensors = nested or any(isinstance(x, Tensor) for x in given)
         results = iter(found if tensors else [g._data if g.ndim else g._data[()] for g in found])
         slopes = tuple(rebuild(args[n], results) for n in numbers)

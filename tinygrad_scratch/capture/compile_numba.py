@@ -6,24 +6,25 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tinygrad_scratch._typing import Array
 from tinygrad_scratch.capture import compile_numpy
 from tinygrad_scratch.capture.emit_numba import Emitter
 from tinygrad_scratch.capture.lower import Unsupported, lower, needed_outside
 from tinygrad_scratch.capture.memory import Memory, lay_out
 from tinygrad_scratch.capture.trace import Var
 
-_HEAD = '''"""A step compiled by tinygrad_scratch. Generated; safe to delete."""
+HEAD = '''"""A step compiled by tinygrad_scratch. Generated; safe to delete."""
 import math
 
 import numpy as np
 from numba import njit, types
 from tinygrad_scratch.capture.runtime_numba import *
-from tinygrad_scratch.capture.runtime_numba import STEP_OPTIONS, dgemm, exp_f32, get, larger, plus, put, sgemm, smaller
 
 
 '''
@@ -38,25 +39,59 @@ def compile_plan(plan: Any) -> Callable[..., Any]:
         return compile_numpy.compile_plan(plan)
 
 
-def _compile(plan: Any) -> Callable[..., Any]:
+@dataclass(eq=False)
+class Compiled:
+    """A compiled step: its functions, and the memory that its table of addresses points into."""
+
+    core: str  # source
+    step: Any
+    table: Array
+    owners: list[Array]  # kept alive: the table holds addresses
+    emitter: Emitter
+    inputs: list[Var]
+    results: list[Any]
+    epoch: Any = None
+
+    def __call__(self, *arrays: Any) -> list[Array]:
+        try:
+            code = self.step(self.table, *arrays)
+        except TypeError:  # an input that is not in C order, or not of the machine's byte order
+            arrays = tuple(np.ascontiguousarray(a, v.dtype).reshape(v.shape) for a, v in zip(arrays, self.inputs, strict=True))
+            code = self.step(self.table, *arrays)
+        if code:
+            refuse(code)
+        return [r.copy() if not isinstance(r, int) else np.array(arrays[r]) for r in self.results]
+
+
+def _compile(plan: Any) -> Compiled:
     if any(i.op.__name__ == "random" for i in plan.instrs):
         raise Unsupported("random numbers")
     items = lower(plan.instrs, plan.outputs)
     kept = needed_outside(items, plan.outputs)
     memory = lay_out([item.use(kept) for item in items], plan.outputs)
     emitter = Emitter(items, kept, plan.inputs, _places(plan, memory))
-    emitter.input_dtypes = {id(v): str(v.dtype) for v in plan.inputs}
-    body = emitter.source("step")
-    plan.memory = memory
-    types_of_inputs = ", ".join(f"types.Array(types.{_type(v)}, {len(v.shape)}, 'C', readonly=True)" for v in plan.inputs)
-    signature = f"types.int64(types.Array(types.int64, 1, 'C'){', ' + types_of_inputs if types_of_inputs else ''})"
-    step = _load(f"{_HEAD}@njit({signature}, **STEP_OPTIONS)\n{body}")
+    core = f"@njit(types.int64(types.int64[::1]), **STEP_OPTIONS)\n{emitter.source('core')}"
+    first = len(emitter.table)
+    inputs = "".join(f", a_{n}" for n in range(len(plan.inputs)))
+    lines = [f"    table[{first + n}] = a_{n}.ctypes.data" for n in range(len(plan.inputs))]
+    signature = ", ".join(["types.int64[::1]", *map(array_type, plan.inputs)])
+    wrapper = "\n".join(
+        [f"\n\n@njit(types.int64({signature}), **STEP_OPTIONS)", f"def step(table{inputs}):", *lines, "    return core(table)", ""]
+    )
+    step = load(f"{HEAD}{core}{wrapper}").step
     slabs = memory.allocate()
     arrays = {id(v): _in_slab(v, slabs[memory.place[id(v)]]) for v in emitter.table if id(v) in memory.place}
     owners = [arrays.get(id(v), v.array) for v in emitter.table]
-    table = np.array([a.ctypes.data for a in owners], np.int64)
+    table = np.array([*(a.ctypes.data for a in owners), *(0 for _ in plan.inputs)], np.int64)
     results = [_result(v, arrays, plan.inputs) for v in plan.outputs]
-    return _runner(step, table, results, plan.inputs, owners)
+    plan.memory = memory
+    return Compiled(core, step, table, owners, emitter, plan.inputs, results)
+
+
+def array_type(var: Var, ndim: int | None = None) -> str:
+    """The numba type of an input: in C order, perhaps read-only."""
+    kind = "boolean" if var.dtype.kind == "b" else str(var.dtype)
+    return f"types.Array(types.{kind}, {len(var.shape) if ndim is None else ndim}, 'C', readonly=True)"
 
 
 def _places(plan: Any, memory: Memory) -> dict[int, int]:
@@ -72,22 +107,8 @@ def _places(plan: Any, memory: Memory) -> dict[int, int]:
     return places
 
 
-def _runner(step: Any, table: Any, results: list[Any], inputs: list[Var], owners: list[Any]) -> Callable[..., Any]:
-    def run(*arrays: Any) -> Any:
-        try:
-            code = step(table, *arrays)
-        except TypeError:  # an input that is not in C order, or not of the machine's byte order
-            arrays = tuple(np.ascontiguousarray(a, v.dtype) for a, v in zip(arrays, inputs, strict=True))
-            code = step(table, *arrays)
-        if code:
-            _refuse(code)
-        return [r.copy() if not isinstance(r, int) else np.array(arrays[r]) for r in results]
-
-    run.owners = owners  # type: ignore[attr-defined]  # the table holds addresses: the arrays must live as long
-    return run
-
-
-def _refuse(code: int) -> None:
+def refuse(code: int) -> None:
+    """Raise what a compiled step answered instead of 0."""
     if code > 0:
         raise IndexError(f"a label is out of bounds: there are {code} classes, 0 to {code - 1}")
     raise IndexError("an index is out of bounds for the array that it indexes")
@@ -114,10 +135,6 @@ def _result(var: Var, arrays: dict[int, Any], inputs: list[Var]) -> Any:
     return np.lib.stride_tricks.as_strided(flat[var.offset :], var.shape, [s * var.dtype.itemsize for s in strides])
 
 
-def _type(var: Var) -> str:
-    return "boolean" if var.dtype.kind == "b" else str(var.dtype)
-
-
 # -- the cache ---------------------------------------------------------------------------------------------------------
 
 
@@ -127,8 +144,8 @@ def cache_folder() -> Path:
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tinygrad_scratch"
 
 
-def _load(source: str) -> Any:
-    """The compiled ``step`` of a source. A cache that is stale or broken is made anew; without one, it is compiled afresh."""
+def load(source: str) -> Any:
+    """The module of a source, compiled. A cache that is stale or broken is made anew; without one, it is compiled afresh."""
     import llvmlite
     import numba
 
@@ -164,7 +181,7 @@ def _import(path: Path) -> Any:
     spec: Any = importlib.util.spec_from_file_location(f"tinygrad_scratch_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.step
+    return module
 
 
 def _cpu() -> str:

@@ -24,7 +24,7 @@ _CALLS = {
     "sign": "({one} if {0} > {zero} else (-{one} if {0} < {zero} else {0}))", "power": "{0} ** {1}",
     "logaddexp": "(larger({0}, {1}) + math.log1p(math.exp(-abs({0} - {1}))))",
 }  # fmt: skip
-_UNIT = {"sum": "zero", "prod": "one"}
+_SMALL_PRODUCT = 1024  # multiply-adds: below, plain loops are done before a call has begun
 
 
 class Emitter:
@@ -33,7 +33,7 @@ class Emitter:
     def __init__(self, items: Sequence[Item], kept: set[int], inputs: Sequence[Var], places: dict[int, int]):
         self.items, self.kept, self.places = items, kept, places
         self.how_many = 1 + max(places.values(), default=0)
-        self.inputs = {id(v): n for n, v in enumerate(inputs)}
+        self.inputs = list(inputs)
         self.table: list[Var] = []  # owners of memory, in the order of the table of addresses
         self.names: dict[int, str] = {}
         self.lines: list[str] = []
@@ -47,10 +47,8 @@ class Emitter:
         if id(owner) not in self.names:
             if str(owner.dtype) not in _POINTERS:
                 raise Unsupported(f"dtype {owner.dtype}")
-            if id(owner) in self.inputs:
-                self.names[id(owner)] = f"p_{owner.name}"
-            else:
-                self.names[id(owner)] = f"p_{owner.name}"
+            self.names[id(owner)] = f"p_{owner.name}"
+            if owner not in self.inputs:
                 self.table.append(owner)
         return self.names[id(owner)]
 
@@ -89,13 +87,11 @@ class Emitter:
                 self.product(item)
             else:
                 LoopWriter(self, item).write()
-        arguments = ["table", *(f"a_{n}" for n in range(len(self.inputs)))]
         pointers = [f"    {self.names[id(v)]} = p_{v.dtype}(table[{n}])" for n, v in enumerate(self.table)]
-        for key, n in self.inputs.items():
-            if key in self.names:
-                pointers.append(f"    {self.names[key]} = p_{self._dtype_of_input[key]}(a_{n}.ctypes.data)")
-        head = f"def {name}({', '.join(arguments)}):"
-        return "\n".join([head, *pointers, *self.lines, "    return 0", ""])
+        for var, n in zip(self.inputs, range(len(self.table), len(self.table) + len(self.inputs)), strict=True):
+            if id(var) in self.names:
+                pointers.append(f"    {self.names[id(var)]} = p_{var.dtype}(table[{n}])")
+        return "\n".join([f"def {name}(table):", *pointers, *self.lines, "    return 0", ""])
 
     def check(self, item: Check) -> None:
         var = item.labels
@@ -126,6 +122,9 @@ class Emitter:
         if sc[1] != 1 and n > 1:  # column-major: compute the transpose
             (a, m, k, sa), (b, k, n, sb) = (b, n, k, sb[::-1]), (a, k, m, sa[::-1])
             sc = sc[::-1]
+        if m * n * k <= _SMALL_PRODUCT:
+            self.small_product(left, right, target, item)
+            return
         ta, lda = _order(sa, m, k)
         tb, ldb = _order(sb, k, n)
         alpha, beta = self.factor(item.alpha, out), self.factor(item.beta, out)
@@ -137,18 +136,31 @@ class Emitter:
             f"{self.pointer(b)}, {b.offset}, {ldb}, {beta}, {self.pointer(c)}, {c.offset}, {ldc})",
         )
 
+    def small_product(self, left: Any, right: Any, target: Any, item: Product) -> None:
+        """A product that is smaller than the call of BLAS would be."""
+        (a, m, k, sa), (b, _, n, sb), (c, _, _, sc) = left, right, target
+        i, j, t, total = (self.fresh(stem) for stem in "ijts")
+        zero, one = literal(0, c.dtype), literal(1, c.dtype)
+        alpha, beta = self.factor(item.alpha, c), self.factor(item.beta, c)
+        self.write(0, f"for {i} in range({m}):")
+        self.write(1, f"for {j} in range({n}):")
+        self.write(2, f"{total} = {zero}")
+        self.write(2, f"for {t} in range({k}):")
+        left_element = self.get(a, f"{a.offset} + {i} * {sa[0]} + {t} * {sa[1]}")
+        right_element = self.get(b, f"{b.offset} + {t} * {sb[0]} + {j} * {sb[1]}")
+        self.write(3, f"{total} = plus({total}, {left_element} * {right_element})")
+        place = f"{c.offset} + {i} * {sc[0]} + {j} * {sc[1]}"
+        value = total if alpha == one else f"{alpha} * {total}"
+        if beta != zero:
+            value += f" + {'' if beta == one else beta + ' * '}{self.get(c, place)}"
+        self.write(2, self.put(c, place, value))
+
     def factor(self, x: Any, like: Var) -> str:
         if isinstance(x, tuple):
             return f"{self.factor(x[0], like)} * {self.factor(x[1], like)}"
         if isinstance(x, Var):
             return self.get(x, str(x.offset))
         return literal(x, like.dtype)
-
-    @property
-    def _dtype_of_input(self) -> dict[int, str]:
-        return self.input_dtypes
-
-    input_dtypes: dict[int, str] = {}  # noqa: RUF012  (set by the caller for its inputs)
 
 
 def _matrix(var: Var) -> tuple[Var, int, int, Shape]:

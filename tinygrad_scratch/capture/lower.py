@@ -24,7 +24,6 @@ SCALAR = frozenset(
     "zeros_like ones_like copy gather log2 log10 exp2 trunc".split()
 )
 REDUCTIONS = frozenset({"sum", "max", "min", "prod"})
-GEMM_FROM = 4096  # multiply-adds: below, plain loops are faster than the call
 
 
 class Unsupported(Exception):  # noqa: N818  (a signal to take the NumPy back end)
@@ -94,6 +93,7 @@ def lower(instrs: Sequence[Instr], outputs: list[Var]) -> list[Item]:
         for var in instr.vars:
             if not var.root.compact and var.base is not None:
                 raise Unsupported(f"a view of {instr.op.__name__}'s operand, whose memory had gaps")
+    rows = _sink_outer_products(rows, outputs)
     program = _fold_updates(rows, outputs)
     items: list[Item] = []
     schedule = _Schedule(items)
@@ -145,6 +145,44 @@ def _is_product(instr: Instr) -> bool:
 def _is_outer(instr: Instr) -> bool:
     a, b = instr.vars
     return a.array.ndim > 1 and b.array.ndim > 1 and a.shape[-1] == 1 == b.shape[-2]
+
+
+def _sink_outer_products(rows: list[Instr], outputs: list[Var]) -> list[Instr]:
+    """A sum over one term (the weight gradient of a batch of one) is computed where it is used, never stored."""
+    readers: dict[int, list[Instr]] = {}
+    for row in rows:
+        for var in row.vars:
+            readers.setdefault(id(var.root), []).append(row)
+    returned = {id(v.root) for v in outputs}
+    changed = {id(r.out.root) for r in rows if r.in_place}
+    result = list(rows)
+    for row in rows:
+        if row.op.__name__ != "matmul" or not _is_outer(row) or id(row.out) in returned:
+            continue
+        users = readers.get(id(row.out), [])
+        if len(users) != 1 or any(id(v.root) in changed for v in row.vars) or users[0].op.__name__ not in SCALAR:
+            continue
+        value = next(v for v in users[0].vars if v.root is row.out)
+        a, b = row.vars
+        if value.shape == row.out.shape and value.strides == row.out.strides:
+            pass
+        elif len(value.shape) == 2 and value.strides == row.out.strides[::-1] and value.base is row.out:  # type: ignore[index]
+            a, b = _turned(b), _turned(a)
+        else:
+            continue
+        local = Var("answer", np.broadcast_to(np.zeros((), value.dtype), value.shape))
+        local.strides = value.strides
+        result.remove(row)
+        result.insert(result.index(users[0]), Instr(row.op, [a, b], {}, local, users[0].phase))
+        users[0].inputs = [local if x is value else x for x in users[0].inputs]
+    return result
+
+
+def _turned(var: Var) -> Var:
+    """The transpose of a matrix, as a view."""
+    view = Var("answer", var.array.T, base=var)
+    view.strides, view.offset = var.strides[::-1], var.offset  # type: ignore[index]
+    return view
 
 
 # -- updates folded into products --------------------------------------------------------------------------------------

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tinygrad_scratch._memory import LINE, placed
 from tinygrad_scratch._typing import Array
 from tinygrad_scratch.capture.trace import Instr, Var
-
-_ALIGN = 64
 
 
 @dataclass
@@ -24,8 +23,8 @@ class Memory:
         return sum(self.slabs)
 
     def allocate(self) -> list[Array]:
-        """The slabs, as aligned arrays of bytes."""
-        return [aligned(n) for n in self.slabs]
+        """The slabs, as arrays of bytes; no two begin at the same place of a page."""
+        return [placed((n,), np.uint8, (k + 1) * 13 * LINE) for k, n in enumerate(self.slabs)]
 
 
 @dataclass
@@ -35,13 +34,6 @@ class Use:
     reads: Sequence[Var]
     writes: Sequence[Var]
     heirs: Sequence[Var] = ()
-
-
-def aligned(nbytes: int) -> Array:
-    """Uninitialised bytes that start at a multiple of a cache line."""
-    raw = np.empty(nbytes + _ALIGN, np.uint8)
-    start = -raw.ctypes.data % _ALIGN
-    return raw[start : start + nbytes]
 
 
 def of_instrs(instrs: Sequence[Instr]) -> list[Use]:

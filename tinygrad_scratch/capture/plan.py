@@ -68,25 +68,45 @@ class Plan:
 
     def run(self, args: tuple[Any, ...]) -> Any:
         """Replay. One thread at a time: the buffers are shared by all calls."""
+        arrays = [a._data if isinstance(a, Tensor) else a for a in args] if self._expected else _arrays(args)
         with self._lock:
-            for tensor, array in self._bound:
-                if tensor._data is not array:
-                    self.bind()
-                    break
-            for look_up, last, variables in self._numbers:
-                numbers = look_up()
-                if numbers != last:
-                    self._refresh(numbers, last, variables)
-            arrays = [a._data if isinstance(a, Tensor) else a for a in args] if self._expected else _arrays(args)
+            self.prepare()
             run: Any = self._run
             results = run(*arrays) if self.threads is None else self.threads.run(run, arrays)
-            for tensor in self.updated:
-                tensor._rank = next_rank()
-                tensor.grad = None
-            self.calls += 1
+            self.finish(1)
             count = len(self.outputs) - len(self.grads)
             for tensor, array in zip(self.grads, results[count:]):
                 tensor.grad = wrap(array)
+        return self.result(results)
+
+    def can_run_many(self, data: list[Array], batch_size: int) -> bool:
+        """Whether an epoch over these arrays can stay in compiled code."""
+        if not hasattr(self._run, "core") or self.grads or len(data) != len(self.inputs):
+            return False
+        wanted = [((batch_size, *a.shape[1:]), a.dtype, a.flags.c_contiguous) for a in data]
+        shown = [v.root.kind != "input" and v.root.kind != "external" for v in self.outputs]
+        return wanted == [(v.shape, v.dtype, True) for v in self.inputs] and all(shown)
+
+    def prepare(self) -> None:
+        """Before a replay: state that was replaced, and numbers that changed. Stale if they change what is computed."""
+        for tensor, array in self._bound:
+            if tensor._data is not array:
+                self.bind()
+                break
+        for look_up, last, variables in self._numbers:
+            numbers = look_up()
+            if numbers != last:
+                self._refresh(numbers, last, variables)
+
+    def finish(self, calls: int) -> None:
+        """After replays: graphs that used the old values will notice that they changed."""
+        for tensor in self.updated:
+            tensor._rank = next_rank()
+            tensor.grad = None
+        self.calls += calls
+
+    def result(self, results: Any) -> Any:
+        """What the step returns, around these arrays."""
         if self.tree is _ONE:
             return wrap(results[0])
         left = iter(results)

@@ -126,6 +126,30 @@ class Captured:
             )
         return recording.result
 
+    def is_current(self, plan: Plan) -> bool:
+        """Whether nothing was switched since the plan was found to fit."""
+        return plan.settings == settings.version and plan._mode is is_grad_enabled() and plan.current()
+
+    def epoch(self, *arrays: Any, order: Any = None, batch_size: int = 1, progress: Any = None) -> Any:
+        """Call the step for each batch of the examples that `arrays` hold along their first axis; in compiled code where it can.
+
+        order: the examples' indices in the order in which to take them; all, as they lie, if None.
+        batch_size: examples a step; the last step takes what is left.
+        progress: called as progress(steps done, steps in all, results of the last few) about 20 times a second; a true
+            answer stops the epoch after these.
+
+        Returns the results of all steps in the step's own structure, as arrays: numbers stacked, arrays joined along their
+        first axis. The same numbers as ``for i in range(0, len(order), batch_size): step(*(a[order[i:i+batch_size]] ...))``.
+
+        >>> import tinygrad_scratch as tg
+        >>> mean = tg.capture(lambda x: np.mean(x), backend="numpy")
+        >>> mean.epoch(np.arange(5.0), batch_size=2)
+        array([0.5, 2.5, 4. ])
+        """
+        from tinygrad_scratch.capture.epoch import run_epoch
+
+        return run_epoch(self, arrays, order, batch_size, progress)
+
     # -- what it became --------------------------------------------------------------------------------------------
 
     @property

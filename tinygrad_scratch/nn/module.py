@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from tinygrad_scratch._memory import settled
 from tinygrad_scratch._typing import Array
 from tinygrad_scratch.context import settings
 from tinygrad_scratch.errors import describe
@@ -28,6 +29,7 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any, dtype: Any = None, requires_grad: bool = True):
         super().__init__(data, dtype, requires_grad)
+        self._data = settled(self._data)
 
     def __repr__(self) -> str:
         return super().__repr__().replace("Tensor", "Parameter", 1)

@@ -99,13 +99,15 @@ def hstack(tup: Sequence[Any]) -> Any:
 @implements(np.atleast_1d)
 def atleast_1d(x: Any) -> Any:
     """np.atleast_1d of one array."""
-    return x if np.ndim(x) else shaping.reshape(x, shape=(1,))
+    x = _array(x)
+    return x if x.ndim else shaping.reshape(x, shape=(1,))
 
 
 @implements(np.atleast_2d)
 def atleast_2d(x: Any) -> Any:
     """np.atleast_2d of one array."""
-    return x if np.ndim(x) > 1 else shaping.reshape(x, shape=(1, -1))
+    x = _array(x)
+    return x if x.ndim > 1 else shaping.reshape(x, shape=(1, -1))
 
 
 @implements(np.split)
@@ -283,7 +285,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
 def einsum(*operands: Any, optimize: Any = False) -> Any:
     """np.einsum, subscripts as a string or as lists of integers."""
     if isinstance(operands[0], str):
-        return linalg.einsum(*operands[1:], subscripts=operands[0], optimize=optimize)
+        return linalg.einsum(*map(_array, operands[1:]), subscripts=operands[0], optimize=optimize)
     letters = sorted(ascii_letters)  # NumPy's order, which an output that is left out follows
 
     def spell(labels: Sequence[Any]) -> str:
@@ -291,7 +293,7 @@ def einsum(*operands: Any, optimize: Any = False) -> Any:
 
     terms = ",".join(spell(labels) for labels in operands[1::2][: len(operands) // 2])
     out = f"->{spell(operands[-1])}" if len(operands) % 2 else ""
-    return linalg.einsum(*operands[: len(operands) // 2 * 2 : 2], subscripts=terms + out, optimize=optimize)
+    return linalg.einsum(*map(_array, operands[: len(operands) // 2 * 2 : 2]), subscripts=terms + out, optimize=optimize)
 
 
 @implements(np.ndim)

@@ -1,0 +1,135 @@
+"""A whole pass over a data set: in compiled code many steps at a time, on NumPy one after the other."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinygrad_scratch._typing import Array
+from tinygrad_scratch.capture.trace import Var
+from tinygrad_scratch.tensor import Tensor
+from tinygrad_scratch.transforms import leaves, rebuild
+
+CHUNK_SECONDS = 0.05
+Progress = Callable[[int, int, Any], Any]
+
+
+def run_epoch(step: Any, arrays: Sequence[Any], order: Any, batch_size: int, progress: Progress | None) -> Any:
+    """See ``Captured.epoch``."""
+    data, order = _checked(arrays, order, batch_size)
+    steps, done, chunk = -(-len(order) // batch_size), 0, 1
+    full = len(order) // batch_size
+    parts: list[Any] = []
+    while done < steps:
+        began = time.perf_counter()
+        plan = step._last
+        if done < full and plan is not None and plan.can_run_many(data, batch_size) and step.is_current(plan):
+            count = min(chunk, full - done)
+            made = run_many(plan, data, order, batch_size, done, done + count)
+        else:
+            count = 1
+            made = step(*(a[order[done * batch_size : (done + 1) * batch_size]] for a in data))
+            made = rebuild(made, iter([None if t is None else t._data[None] if not t.ndim else t._data for t in leaves(made)]))
+        done += count
+        parts.append(made)
+        seconds = time.perf_counter() - began
+        chunk = max(1, min(4 * count, int(count * CHUNK_SECONDS / max(seconds, 1e-9))))
+        if progress is not None and progress(done, steps, made):
+            break
+    joined = zip(*(leaves(p) for p in parts), strict=True)
+    return rebuild(parts[0], iter([None if p[0] is None else np.concatenate(p) for p in joined]))
+
+
+def _checked(arrays: Sequence[Any], order: Any, batch_size: int) -> tuple[list[Array], Array]:
+    data = [a._data if isinstance(a, Tensor) else np.asarray(a) for a in arrays]
+    if not data or any(a.ndim == 0 or len(a) != len(data[0]) for a in data):
+        raise ValueError(f"epoch takes arrays of equally many examples, not of shapes {[a.shape for a in data]}")
+    order = np.arange(len(data[0])) if order is None else np.asarray(order)
+    if order.ndim != 1 or order.dtype.kind not in "iu" or not order.size:
+        raise ValueError(f"order must be a non-empty list of indices, not {order.dtype}{order.shape}")
+    if order.min() < 0 or order.max() >= len(data[0]):
+        raise IndexError(f"order has index {order.min()} to {order.max()}, but there are {len(data[0])} examples, 0 to {len(data[0]) - 1}")
+    if not 1 <= batch_size <= len(order):
+        raise ValueError(f"batch_size is {batch_size}: it must be from 1 to the number of examples, {len(order)}")
+    return data, order.astype(np.int64)
+
+
+def run_many(plan: Any, data: list[Array], order: Array, batch_size: int, first: int, last: int) -> Any:
+    """Steps `first` to `last` - 1 of the epoch, without returning to Python between them."""
+    with plan._lock:
+        plan.prepare()
+        compiled = plan._run
+        if compiled.epoch is None:
+            compiled.epoch = _compile_epoch(compiled, plan.outputs)
+        function, staging = compiled.epoch
+        results = [np.empty((last - first, *v.shape), v.dtype) for v in plan.outputs]
+        flat = [a.reshape(-1) for a in data]
+        run = plan.threads.steady if plan.threads is not None else _plainly
+        code = run(function, (compiled.table, first, last, order, *staging, *flat, *(r.reshape(-1) for r in results)))
+        plan.finish(last - first)
+        if code:
+            from tinygrad_scratch.capture.compile_numba import refuse
+
+            refuse(code)
+    joined = [r if r.ndim == 1 else r.reshape(-1, *r.shape[2:]) for r in results]
+    return _tree(plan, joined)
+
+
+def _plainly(function: Any, arguments: Any) -> Any:
+    return function(*arguments)
+
+
+def _tree(plan: Any, arrays: list[Array]) -> Any:
+    made = plan.result(arrays)
+    return rebuild(made, iter([None if t is None else t._data for t in leaves(made)]))
+
+
+def _compile_epoch(compiled: Any, outputs: list[Var]) -> Any:
+    """The step's code in a loop that gathers each batch, runs it and keeps its results."""
+    from tinygrad_scratch.capture.compile_numba import HEAD, array_type, load
+
+    inputs, emitter = compiled.inputs, compiled.emitter
+    batch = inputs[0].shape[0]
+    names = [f"{letter}_{n}" for letter in "ba" for n in range(len(inputs))] + [f"r_{n}" for n in range(len(outputs))]
+    body = [f"def epoch(table, first, last, order, {', '.join(names)}):", "    for s in range(first, last):"]
+    for n, var in enumerate(inputs):
+        size, slot = int(np.prod(var.shape[1:])), len(emitter.table) + n
+        if batch == 1:
+            body.append(f"        table[{slot}] = a_{n}.ctypes.data + order[s] * {size * var.dtype.itemsize}")
+            continue
+        body += [
+            f"        for i in range({batch}):",
+            f"            row = order[s * {batch} + i] * {size}",
+            f"            for j in range({size}):",
+            f"                b_{n}[i * {size} + j] = a_{n}[row + j]",
+            f"        table[{slot}] = b_{n}.ctypes.data",
+        ]
+    body += ["        code = core(table)", "        if code != 0:", "            return code"]
+    for n, var in enumerate(outputs):
+        body += _keep_result(n, var, emitter)
+    body.append("    return 0\n")
+    kinds = [array_type(v, 1).replace(", readonly=True", "") for v in inputs] + [array_type(v, 1) for v in inputs]
+    kinds += [array_type(v, 1).replace(", readonly=True", "") for v in outputs]
+    signature = f"types.int64(types.int64[::1], types.int64, types.int64, types.int64[::1], {', '.join(kinds)})"
+    module = load(f"{HEAD}{compiled.core}\n\n@njit({signature}, **STEP_OPTIONS)\n" + "\n".join(body))
+    return module.epoch, [np.empty(int(np.prod(v.shape)), v.dtype) for v in inputs]
+
+
+def _keep_result(n: int, var: Var, emitter: Any) -> list[str]:
+    """Copy one result of the step that has just run."""
+    size = int(np.prod(var.shape))
+    slot = emitter.table.index(var.root)
+    lines = [f"        o_{n} = p_{var.dtype}(table[{slot}])"]
+    strides: Any = var.strides
+    index, depth = [f"(s - first) * {size}"], 2
+    place = [str(var.offset)]
+    for k, length in enumerate(var.shape):
+        lines.append("    " * depth + f"for k{k} in range({length}):")
+        index.append(f"k{k} * {int(np.prod(var.shape[k + 1 :]))}")
+        place.append(f"k{k} * {strides[k]}")
+        depth += 1
+    value = f"get(o_{n}, {' + '.join(place)}, 0)"
+    if var.dtype.kind == "b":
+        value += " != 0"
+    return [*lines, "    " * depth + f"r_{n}[{' + '.join(index)}] = {value}"]
