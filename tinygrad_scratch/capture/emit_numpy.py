@@ -194,7 +194,7 @@ def write(plan: Any, function_name: str = "step") -> tuple[str, Writer]:
     arguments = ", ".join(v.name for v in plan.inputs)
     head = _head(plan, writer)
     helpers = [HELPERS[name] for name in sorted(writer.helpers)]
-    lines = [*head, *setup, "", *helpers, "", f"def {function_name}({arguments}):", *(f"    {line}" for line in body), ""]
+    lines = [*head, *setup, "", *helpers, "", '@np.errstate(all="ignore")', f"def {function_name}({arguments}):", *(f"    {line}" for line in body), ""]
     return "\n".join(lines), writer
 
 

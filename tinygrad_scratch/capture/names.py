@@ -22,8 +22,8 @@ def known_names(function: Callable[..., Any]) -> dict[int, str]:
     modules = [name for name, value in reached if hasattr(value, "named_parameters")]
     for name, value in reached:
         if hasattr(value, "named_parameters"):
-            prefix = f"{name}_" if len(modules) > 1 else ""
             for path, tensor in [*value.named_parameters(), *_buffers(value)]:
+                prefix = f"{name}_" if len(modules) > 1 or path[0].isdigit() else ""
                 found.setdefault(id(tensor._data), prefix + path)
         elif hasattr(value, "param_groups"):
             optimizers.append(value)
@@ -73,6 +73,8 @@ def give_names(trace: Trace, variables: Iterable[Var], known: dict[int, str]) ->
     for var in variables:
         if var.kind in ("external", "hyper") or (var.kind == "constant" and id(var.array) in known):
             var.name = _unique(known.get(id(var.array), var.name or ("rate" if var.kind == "hyper" else "outside")), taken)
+    if trace.loss is not None and not trace.loss.name:
+        trace.loss.name = _unique("loss", taken)
     cotangents = {id(cotangent): owner for owner, cotangent in trace.gradients.items()}
     by_id = {id(v): v for v in variables}
     for var in variables:
@@ -92,7 +94,11 @@ def _from_row(var: Var) -> str:
     maker = var.maker
     if maker is None:
         return "value"
-    row = maker.op.__name__
+    row = var.hint or maker.op.__name__
+    if row == "affine":
+        weight = next((v.root.name for v in [*maker.vars, *(u for m in maker.vars if m.maker for u in m.maker.vars)]
+                       if v.root.name.endswith("weight")), "")  # fmt: skip
+        return f"{weight.removesuffix('weight')}affine"
     first = maker.inputs[0] if maker.inputs else None
     if row in ("transpose", "swapaxes") and isinstance(first, Var) and first.name:
         return f"{first.name}_T"

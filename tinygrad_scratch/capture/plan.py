@@ -109,6 +109,8 @@ class Plan:
         """What the step returns, around these arrays."""
         if self.tree is _ONE:
             return wrap(results[0])
+        if type(self.tree) is tuple and all(self.present) and len(self.tree) == len(self.present):
+            return tuple([wrap(array) for array in results[: len(self.tree)]])
         left = iter(results)
         return rebuild(self.tree, iter([wrap(next(left)) if there else None for there in self.present]))
 
@@ -231,7 +233,7 @@ def _split_prologue(trace: Trace, instrs: list[Instr]) -> list[Instr]:
     for instr in list(instrs):
         kinds = {v.kind for v in instr.vars}
         if "hyper" in kinds and kinds <= {"hyper", "constant"} and not instr.in_place:
-            instr.out.kind, instr.out.base = "hyper", None
+            instr.out.kind, instr.out.base, instr.out.name = "hyper", None, instr.vars[0].name
             instr.out.array = np.array(instr.out.array)
             prologue.append(instr)
             instrs.remove(instr)

@@ -34,6 +34,7 @@ class Var:
     maker: "Instr | None" = None
     offset: int = 0  # of its first element in the owner's memory, in elements
     strides: Shape | None = None  # in elements; known once a plan is made
+    hint: str = ""  # the fused row that it is the answer of
     compact: bool = True  # whether the recorded array had no gaps
 
     @property
@@ -89,6 +90,7 @@ class Trace:
         self.hypers: list[tuple[Var, Callable[[], dict[str, float]], str]] = []
         self.gradients: dict[int, Var] = {}  # id of a Var -> its cotangent, for names
         self.leaf_grads: list[tuple[Tensor, Tensor]] = []
+        self.loss: Var | None = None  # what backward began from
         self.phase = "forward"
 
     # -- what the engine calls -------------------------------------------------------------------------------------
@@ -97,7 +99,9 @@ class Trace:
         inputs = [self._operand(v, parents[i] if i < len(parents) else None) for i, v in enumerate(values)]
         expansion = EXPANSIONS.get(op.__name__)
         if expansion is not None and "out" not in options:
-            return self._expand(expansion, inputs, options)
+            array = self._expand(expansion, inputs, options)
+            self.vars[id(array)].hint = op.__name__
+            return array
         if "out" in options:
             self.instrs.append(Instr(op, inputs, {}, inputs[0], self.phase, in_place=True))  # type: ignore[arg-type]
             return answer
@@ -111,6 +115,8 @@ class Trace:
 
     def pulled(self, tensor: Any, i: int, g: Any, part: Any) -> None:
         """`part` is (a share of) the cotangent of argument i of the operation that made `tensor`: remembered to give it a name."""
+        if self.loss is None:  # backward begins at its root
+            self.loss = self.vars.get(id(tensor._data))
         parent = tensor._node[1][i]
         known, cotangent = self.vars.get(id(parent._data)), self.vars.get(id(getattr(part, "_data", part)))
         if known is not None and cotangent is not None:
