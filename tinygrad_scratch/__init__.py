@@ -20,9 +20,11 @@ from tinygrad_scratch.transforms import grad, gradients, value_and_grad
 
 __version__ = "0.1.0"
 __all__ = [
+    "Captured",
     "OPS",
     "Tensor",
     "as_tensor",
+    "capture",
     "detect_anomaly",
     "elementwise",
     "enable_grad",
@@ -43,7 +45,7 @@ def __getattr__(name: str) -> Any:
     """Every row of the table by its name: ``tg.tanh``, ``tg.softmax`` ..., users' own rows too; and what loads late."""
     if name in OPS:
         return OPS[name]
-    if name in ("nn", "optim", "testing", "capture", "errors"):
+    if name in ("nn", "optim", "testing", "errors", "random"):
         from importlib import import_module
 
         return import_module(f"tinygrad_scratch.{name}")

@@ -47,7 +47,9 @@ class detect_anomaly(listening):  # noqa: N801  (a context manager named like a 
 
     def __enter__(self) -> Any:
         if not isinstance(state.mode, bool):
-            raise RuntimeError("detect_anomaly() inside another one, or inside a step that is being captured: put it around the step")
+            raise RuntimeError(
+                "detect_anomaly() inside another one, or inside a step that is being captured: put it around the step"
+            )
         self.listener.grad = is_grad_enabled()
         return super().__enter__()
 
@@ -110,14 +112,18 @@ class _Watch:
                     )
         if np.isnan(part).any() and not np.isnan(g).any():
             where = _places(np.isnan(part), (g, *values) if op.kind == "elementwise" and part.shape == g.shape else ())
-            raise AnomalyError(f"the derivative of {call} by argument {i} made NaN {where.replace('from', 'from cotangent and operands')}")
+            raise AnomalyError(
+                f"the derivative of {call} by argument {i} made NaN {where.replace('from', 'from cotangent and operands')}"
+            )
 
 
 def _places(bad: Array, values: tuple[Any, ...]) -> str:
     """``at 1 of 6 elements, first at (0, 2) from 0.0, inf``: the values are those that broadcast to there."""
     index = tuple(int(k) for k in np.argwhere(bad)[0])
     there = [repr(np.broadcast_to(value, bad.shape)[index].item()) for value in values]
-    return f"at {np.count_nonzero(bad)} of {bad.size} elements, first at {index}{' from ' * bool(there)}{', '.join(there)}"
+    return (
+        f"at {np.count_nonzero(bad)} of {bad.size} elements, first at {index}{' from ' * bool(there)}{', '.join(there)}"
+    )
 
 
 def _checksum(value: Any) -> int:

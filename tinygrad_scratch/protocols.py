@@ -44,7 +44,7 @@ def array_ufunc(self: Any, ufunc: Any, method: str, *inputs: Any, **options: Any
         del options[key]
     outer = method == "outer" and ufunc.nin == 2 and ufunc.nout == 1
     answer = ANSWERS.get(ufunc if outer else function)
-    if answer is None or outer and not isinstance(answer, Op):
+    if answer is None or (outer and not isinstance(answer, Op)):
         raise NotDifferentiableError(_refusal(name))
     if (method == "__call__" or outer) and options:
         raise NotDifferentiableError(
@@ -77,7 +77,7 @@ def array_function(self: Any, function: Callable[..., Any], types: Any, args: An
 def call(answer: Callable[..., Any], name: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Run a row or composition; an option that it does not have is refused by name."""
     known = answer.keywords if isinstance(answer, Op) else _parameters(answer)
-    if isinstance(answer, Op) or "options" not in known and "bounds" not in known:
+    if isinstance(answer, Op) or ("options" not in known and "bounds" not in known):
         unknown = [key for key in options if key not in known]
         if "out" in unknown:
             raise NotDifferentiableError(f"np.{name}(out=...) of a Tensor: an array cannot hold a graph; use the returned Tensor")
@@ -97,7 +97,7 @@ def _into_arrays(function: Any, name: str, inputs: tuple[Any, ...], options: dic
             f"np.{name}(out=...) of a Tensor: an array cannot hold a graph; write y = x + t instead of x += t, "
             "or use t.detach(), or wrap it in no_grad()"
         )
-    return function(*(getattr(x, "_data", x) for x in inputs), **options)
+    return function(*(x.numpy() if hasattr(x, "_data") else x for x in inputs), **options)
 
 
 def _refusal(name: str) -> str:

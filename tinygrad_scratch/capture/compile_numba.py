@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,12 @@ class Compiled:
     emitter: Emitter
     inputs: list[Var]
     results: list[Any]
+    draws: list[tuple[np.random.Generator, Array]] = field(default_factory=list)
     epoch: Any = None
 
     def __call__(self, *arrays: Any) -> list[Array]:
+        for rng, array in self.draws:
+            rng.random(out=array, dtype=array.dtype)
         try:
             code = self.step(self.table, *arrays)
         except TypeError:  # an input that is not in C order, or not of the machine's byte order
@@ -64,9 +67,10 @@ class Compiled:
 
 
 def _compile(plan: Any) -> Compiled:
-    if any(i.op.__name__ == "random" for i in plan.instrs):
-        raise Unsupported("random numbers")
-    items = lower(plan.instrs, plan.outputs)
+    draws = [i for i in plan.instrs if i.op.__name__ == "random"]
+    for instr in draws:  # drawn before the step, by NumPy, in the order of the program: the same stream as eagerly
+        instr.out.kind, instr.out.array = "external", np.empty(instr.out.shape, instr.out.dtype)
+    items = lower([i for i in plan.instrs if i.op.__name__ != "random"], plan.outputs)
     kept = needed_outside(items, plan.outputs)
     memory = lay_out([item.use(kept) for item in items], plan.outputs)
     emitter = Emitter(items, kept, plan.inputs, _places(plan, memory))
@@ -85,7 +89,9 @@ def _compile(plan: Any) -> Compiled:
     table = np.array([*(a.ctypes.data for a in owners), *(0 for _ in plan.inputs)], np.int64)
     results = [_result(v, arrays, plan.inputs) for v in plan.outputs]
     plan.memory = memory
-    return Compiled(core, step, table, owners, emitter, plan.inputs, results)
+    compiled = Compiled(core, step, table, owners, emitter, plan.inputs, results)
+    compiled.draws = [(i.options["rng"], i.out.array) for i in draws]
+    return compiled
 
 
 def array_type(var: Var, ndim: int | None = None) -> str:
@@ -99,7 +105,7 @@ def _places(plan: Any, memory: Memory) -> dict[int, int]:
     places = dict(memory.place)
     count = len(memory.slabs)
     outside: list[tuple[int, Var]] = []
-    for var in plan.state:
+    for var in [*plan.state, *(i.out for i in plan.instrs if i.op.__name__ == "random")]:
         shared = next((n for n, other in outside if np.may_share_memory(other.array, var.array)), None)
         number = count + len(outside) if shared is None else shared
         outside.append((number, var))

@@ -81,7 +81,7 @@ class Plan:
 
     def can_run_many(self, data: list[Array], batch_size: int) -> bool:
         """Whether an epoch over these arrays can stay in compiled code."""
-        if not hasattr(self._run, "core") or self.grads or len(data) != len(self.inputs):
+        if not hasattr(self._run, "core") or self._run.draws or self.grads or len(data) != len(self.inputs):
             return False
         wanted = [((batch_size, *a.shape[1:]), a.dtype, a.flags.c_contiguous) for a in data]
         shown = [v.root.kind != "input" and v.root.kind != "external" for v in self.outputs]

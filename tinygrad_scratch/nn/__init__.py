@@ -2,6 +2,7 @@
 
 from tinygrad_scratch.nn import functional, init
 from tinygrad_scratch.nn.layers import (
+    Dropout,
     Flatten,
     Identity,
     LeakyReLU,
@@ -20,6 +21,7 @@ from tinygrad_scratch.nn.module import Module, Parameter, Sequential
 __all__ = [
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",
+    "Dropout",
     "Flatten",
     "Identity",
     "LeakyReLU",

@@ -10,6 +10,7 @@ from tinygrad_scratch.ops.elementwise import tanh
 from tinygrad_scratch.ops.fused import leaky_relu, log_softmax, prelu, relu, sigmoid, softmax, softplus
 from tinygrad_scratch.ops.linalg import affine, matmul
 from tinygrad_scratch.ops.shaping import reshape, transpose
+from tinygrad_scratch.random import uniform
 
 Rng = np.random.Generator | int | None
 """Where random numbers come from: a Generator, a seed, or None for fresh ones."""
@@ -60,6 +61,31 @@ class Identity(Module):
 
     def forward(self, x: Any) -> Any:
         return x
+
+
+class Dropout(Module):
+    """While training, each element is 0 with probability p, and the others are divided by 1 - p (Srivastava et al. 2014).
+
+    rng: a numpy Generator or a seed. In eval mode, y = x. ValueError unless 0 <= p < 1.
+
+    >>> Dropout(0.5, rng=0)(np.ones(4, np.float32)).tolist()
+    [0.0, 2.0, 2.0, 2.0]
+    """
+
+    def __init__(self, p: float = 0.5, *, rng: Rng = None):
+        if not 0 <= p < 1:
+            raise ValueError(f"Dropout({p}): the probability to drop an element must be in [0, 1)")
+        self.p = p
+        self.rng = np.random.default_rng(rng)
+
+    def forward(self, x: Any) -> Any:
+        if not self.training or not self.p:
+            return x
+        kept = uniform(x.shape, self.rng) >= self.p
+        return x * kept / (1 - self.p)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
 
 
 class ReLU(Module):

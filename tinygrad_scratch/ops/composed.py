@@ -247,7 +247,7 @@ def dot(a: Any, b: Any) -> Any:
     a, b = _array(a), _array(b)
     if not (a.ndim and b.ndim):
         return np.multiply(a, b)
-    return np.matmul(a, b) if b.ndim <= 2 and a.ndim <= 2 or b.ndim == 1 else tensordot(a, b, (-1, -2))
+    return np.matmul(a, b) if (b.ndim <= 2 and a.ndim <= 2) or b.ndim == 1 else tensordot(a, b, (-1, -2))
 
 
 @implements(np.outer)

@@ -9,7 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_scratch.domains import Booleans, Domain, Grid, Integers, Interval, inputs, interval, nonzero, positive, unit
+from tinygrad_scratch.domains import (
+    Booleans,
+    Domain,
+    Grid,
+    Integers,
+    Interval,
+    inputs,
+    interval,
+    nonzero,
+    positive,
+    unit,
+)
 from tinygrad_scratch.registry import elementwise, linear
 
 _LN2, _LN10 = math.log(2.0), math.log(10.0)

@@ -29,7 +29,7 @@ def split_index(index: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     static: list[Any] = []
     arrays: list[Any] = []
     for item in items:
-        if item is None or item is Ellipsis or isinstance(item, (int, slice)) and not isinstance(item, bool):
+        if item is None or item is Ellipsis or (isinstance(item, (int, slice)) and not isinstance(item, bool)):
             static.append(item)
         else:
             static.append(ARRAY)

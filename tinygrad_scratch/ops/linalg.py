@@ -86,7 +86,7 @@ def _einsum_rule(g: Any, y: Any, *operands: Any, subscripts: str, optimize: Any 
                 new = next(c for c in map(chr, range(0x61, 0x7B)) if c not in "".join([*terms, out, *names, target]))
                 factors.append(np.eye(n, dtype=operands[i].dtype))
                 names.append(letter + new)
-            elif letter not in "".join(names) or n > 1 and letter not in longer:  # summed alone, or against length 1
+            elif letter not in "".join(names) or (n > 1 and letter not in longer):  # summed alone, or against length 1
                 factors.append(np.ones(n, dtype=operands[i].dtype))
                 names.append(letter)
             target += new

@@ -87,7 +87,7 @@ def _count(x: Any, y: Any) -> int:
 
 def _keep(g: Any, x: Any, axis: Any, keepdims: bool) -> Any:
     """`g` (or `y`) with its reduced axes back, of length 1, so that it broadcasts against x."""
-    if keepdims or axis is None and not g.ndim:
+    if keepdims or (axis is None and not g.ndim):
         return g
     gone = _axes(x, axis)
     return g.reshape(tuple(1 if i in gone else n for i, n in enumerate(x.shape)))
