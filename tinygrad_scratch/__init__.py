@@ -7,27 +7,31 @@
 (dtype('float64'), (2,))
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinygrad_scratch import ops as _ops  # noqa: F401  (fills the table)
 from tinygrad_scratch import record as _record  # noqa: F401  (binds it to Tensor)
 from tinygrad_scratch.anomaly import detect_anomaly
-from tinygrad_scratch.capture import Captured, capture
 from tinygrad_scratch.context import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from tinygrad_scratch.registry import OPS, elementwise, general, implements, linear, multilinear
 from tinygrad_scratch.tensor import Tensor, as_tensor
 from tinygrad_scratch.transforms import grad, gradients, value_and_grad
 
+if TYPE_CHECKING:
+    from tinygrad_scratch import errors, nn, optim, random, testing
+    from tinygrad_scratch.capture import Captured, capture
+
 __version__ = "0.1.0"
 __all__ = [
-    "Captured",
     "OPS",
+    "Captured",
     "Tensor",
     "as_tensor",
     "capture",
     "detect_anomaly",
     "elementwise",
     "enable_grad",
+    "errors",
     "general",
     "grad",
     "gradients",
@@ -35,8 +39,12 @@ __all__ = [
     "is_grad_enabled",
     "linear",
     "multilinear",
+    "nn",
     "no_grad",
+    "optim",
+    "random",
     "set_grad_enabled",
+    "testing",
     "value_and_grad",
 ]
 
@@ -45,10 +53,14 @@ def __getattr__(name: str) -> Any:
     """Every row of the table by its name: ``tg.tanh``, ``tg.softmax`` ..., users' own rows too; and what loads late."""
     if name in OPS:
         return OPS[name]
-    if name in ("nn", "optim", "testing", "errors", "random"):
+    if name in ("nn", "optim", "testing", "errors", "random", "capture"):
         from importlib import import_module
 
         return import_module(f"tinygrad_scratch.{name}")
+    if name == "Captured":
+        from tinygrad_scratch.capture import Captured
+
+        return Captured
     if name in ("softmax_cross_entropy", "binary_cross_entropy_with_logits"):
         from tinygrad_scratch.nn import functional
 

@@ -1,7 +1,8 @@
 """detect_anomaly: which operation first made a NaN or an infinity, forward or backward; and was an operand overwritten?
 
-NaN spreads, so by the time a loss is NaN its origin is long gone. Here every answer, and every rule's contribution, is looked at
-when it is made, and the first that is not finite though its inputs were is named. Slow: for finding a fault, not for training.
+NaN spreads, so by the time a loss is NaN its origin is long gone. Here every answer, and every rule's contribution, is
+looked at when it is made, and the first that is not finite though its inputs were is named. Slow: for finding a fault,
+not for training.
 """
 
 import sys
@@ -28,18 +29,18 @@ class detect_anomaly(listening):  # noqa: N801  (a context manager named like a 
 
     AnomalyError (a FloatingPointError) names
     - forward: the operation, its operands, how many elements, the first index, and the operands' values there;
-    - backward: the operation whose derivative made NaN of a cotangent without any, and the line that called it. Infinities are
-      not reported there: the derivative of sqrt at 0 is one;
-    - an operand that was overwritten between the operation and backward (an array that the user kept and wrote into): for
-      operations that ran inside.
+    - backward: the operation whose derivative made NaN of a cotangent without any, and the line that called it.
+      Infinities are not reported there: the derivative of sqrt at 0 is one;
+    - an operand that was overwritten between the operation and backward (an array that the user kept and wrote into):
+      for operations that ran inside.
 
     >>> import numpy as np, tinygrad_scratch as tg
     >>> x = tg.Tensor([4.0, 0.0], requires_grad=True)
     >>> with tg.detect_anomaly(), np.errstate(all="ignore"):
-    ...     y = np.sum(x / x)
+    ...     y = np.sum(np.log(x))
     Traceback (most recent call last):
         ...
-    tinygrad_scratch.errors.AnomalyError: divide(float64(2,), float64(2,)) made NaN at 1 of 2 elements, first at (1,) from 0.0, 0.0
+    tinygrad_scratch.errors.AnomalyError: log(float64(2,)) made inf at 1 of 2 elements, first at (1,) from 0.0
     """
 
     def __init__(self, inf: bool = True):
@@ -59,7 +60,7 @@ class detect_anomaly(listening):  # noqa: N801  (a context manager named like a 
 
 
 class _Watch:
-    """The listener. Keeps a checksum of each operation's operands, and the line that called it, while its answer lives."""
+    """The listener. Keeps, while an answer lives, its operands' checksums and the line that called the operation."""
 
     lift = False
     grad = True
@@ -107,14 +108,13 @@ class _Watch:
             for k, (value, before) in enumerate(zip(values, sums, strict=True)):
                 if _checksum(value) != before and reads(op, k, parents, (g, tensor._data, *values), options):
                     raise AnomalyError(
-                        f"argument {k} of {call} was overwritten between the operation and backward, so its derivative would be "
-                        "wrong; write into a copy"
+                        f"argument {k} of {call} was overwritten between the operation and backward, so its derivative "
+                        "would be wrong; write into a copy"
                     )
         if np.isnan(part).any() and not np.isnan(g).any():
             where = _places(np.isnan(part), (g, *values) if op.kind == "elementwise" and part.shape == g.shape else ())
-            raise AnomalyError(
-                f"the derivative of {call} by argument {i} made NaN {where.replace('from', 'from cotangent and operands')}"
-            )
+            where = where.replace("from", "from cotangent and operands")
+            raise AnomalyError(f"the derivative of {call} by argument {i} made NaN {where}")
 
 
 def _places(bad: Array, values: tuple[Any, ...]) -> str:

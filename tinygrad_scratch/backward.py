@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def project(g: Any, shape: Shape, dtype: np.dtype[Any]) -> Any:
-    """Fit a contribution to its input: sum over the axes that were broadcast, and cast. The only place that does either."""
+    """Fit a contribution to its input: sum over the axes that were broadcast, and cast. The only place that does so."""
     if dtype.kind != "f":
         raise TypeError(f"only floating-point Tensors have gradients, and this one of shape {shape} has dtype {dtype}")
     if g.shape != shape:
@@ -44,7 +44,10 @@ def project(g: Any, shape: Shape, dtype: np.dtype[Any]) -> Any:
 
 
 def _misfit(g: Any, shape: Shape) -> str:
-    return f"a derivative rule gave a cotangent of shape {tuple(g.shape)} for an input of shape {shape}, which it does not broadcast from"
+    return (
+        f"a derivative rule gave a cotangent of shape {tuple(g.shape)} for an input of shape {shape}, "
+        "which does not broadcast to it"
+    )
 
 
 def pull(
@@ -52,7 +55,7 @@ def pull(
 ) -> dict[int, tuple["Tensor", Any]]:
     """Cotangents of the leaves that `root` depends on, as {id: (leaf, cotangent)}.
 
-    g: cotangent of root: an array, or with `lift` a Tensor; then the rules are fed Tensors and what they do is recorded.
+    g: cotangent of root: an array, or with `lift` a Tensor: then the rules are fed Tensors and what they do is kept.
     stop: ids of Tensors that are treated as leaves though they have a graph of their own.
     keep: ids of Tensors whose cotangents are wanted too, on the way to the leaves.
     """
@@ -135,7 +138,8 @@ class _Outline:
     """Stands for an operand whose shape and dtype may be looked at, but not its values: anything else raises."""
 
     def __init__(self, array: Any):
-        self.shape, self.ndim, self.size, self.dtype = array.shape, array.ndim, array.size, array.dtype
+        self.shape, self.ndim, self.size = array.shape, array.ndim, array.size
+        self.dtype, self.flags = array.dtype, array.flags
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
         raise TypeError("the values of this operand are gone")
@@ -143,21 +147,21 @@ class _Outline:
     __array__ = __array_ufunc__ = __array_function__ = __bool__ = __index__ = _refuse
 
 
-def _refuse_changed(
-    op: Any, i: int, parents: tuple[Any, ...], given: tuple[Any, ...], options: dict[str, Any]
-) -> None:
+def _refuse_changed(op: Any, i: int, parents: tuple[Any, ...], given: tuple[Any, ...], options: dict[str, Any]) -> None:
     """A parent that ranks above its child was changed in place since. Refuse, unless no rule that will run reads it."""
     if reads(op, i, parents, given, options):
         raise GraphError(
-            f"argument {i} of {op.__name__}({', '.join(map(describe, given[2:]))}) was changed in place after the operation "
-            "used it, so its derivative would be wrong; call backward() before changing it, or change a copy (x = x - step)"
+            f"argument {i} of {op.__name__}({', '.join(map(describe, given[2:]))}) was changed in place after the "
+            "operation used it, so its derivative would be wrong; call backward() before changing it, or change a copy "
+            "(x = x - step)"
         )
 
 
 def reads(op: Any, i: int, parents: tuple[Any, ...], given: tuple[Any, ...], options: dict[str, Any]) -> bool:
     """Whether backward depends on the values of argument i: found by running the rules without them.
 
-    given: what the rules are given: the cotangent, the answer and the operands, as arrays. Runs only on the way to an error.
+    given: what the rules are given: the cotangent, the answer and the operands, as arrays.
+    Runs only on the way to an error.
     """
     if _owner(given[1]) is _owner(given[i + 2]):  # the answer is a view of it, and others may have read that
         return True

@@ -1,4 +1,4 @@
-"""The errors users meet. Each says what happened, the shapes, and the fix; each keeps the type that NumPy or Python would raise."""
+"""The errors users meet. Each says what happened, the shapes and the fix, and keeps the type that NumPy would raise."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def _hint(op: Any, shapes: list[tuple[int, ...]]) -> str:
                 "is one of them to be transposed (.mT)?"
             )
     if name == "affine" and len(shapes) >= 2 and shapes[0] and len(shapes[1]) == 2 and shapes[0][-1] != shapes[1][1]:
-        return f"the input's last axis is {shapes[0][-1]}, but the weight of shape {shapes[1]} takes {shapes[1][1]} features"
+        return f"the input's last axis is {shapes[0][-1]}, but the weight, {shapes[1]}, takes {shapes[1][1]} features"
     try:
         np.broadcast_shapes(*shapes if op.kind == "elementwise" else ())
     except ValueError:

@@ -40,15 +40,15 @@ def array_ufunc(self: Any, ufunc: Any, method: str, *inputs: Any, **options: Any
     name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
     if "out" in options:
         return _into_arrays(function, name, inputs, options)
-    for key in [k for k, v in options.items() if (v is None and k != "axis") or v is _NO_VALUE or (k == "where" and v is True)]:
-        del options[key]
+    options = {k: v for k, v in options.items() if not _is_default(k, v)}
     outer = method == "outer" and ufunc.nin == 2 and ufunc.nout == 1
     answer = ANSWERS.get(ufunc if outer else function)
     if answer is None or (outer and not isinstance(answer, Op)):
         raise NotDifferentiableError(_refusal(name))
     if (method == "__call__" or outer) and options:
         raise NotDifferentiableError(
-            f"np.{name} of a Tensor does not take {', '.join(sorted(options))}; use np.where, or .astype(dtype), around it"
+            f"np.{name} of a Tensor does not take {', '.join(sorted(options))}; "
+            "use np.where, or .astype(dtype), around it"
         )
     if method in ("reduce", "accumulate"):  # along the first axis, where np.sum takes all
         options.setdefault("axis", 0)
@@ -69,9 +69,19 @@ def array_function(self: Any, function: Callable[..., Any], types: Any, args: An
         kwargs = {**dict(zip(names[n:], args[n:], strict=False)), **kwargs}
         args = (*args[:n], *(kwargs.pop(key) for key in names[len(args) : n] if key in kwargs))
         if len(args) < n:
-            raise NotDifferentiableError(f"np.{name} of a Tensor takes {n} arrays, not {len(args)}; use t.numpy() for other forms")
-    kwargs = {k: v for k, v in kwargs.items() if not (v is _NO_VALUE or (v is None and k in ("out", "dtype")))}
-    return call(answer, name, args, kwargs)
+            raise NotDifferentiableError(
+                f"np.{name} of a Tensor takes {n} arrays, not {len(args)}; use t.numpy() for other forms"
+            )
+    return call(answer, name, args, {k: v for k, v in kwargs.items() if not _is_default(k, v)})
+
+
+def _is_default(key: str, value: Any) -> bool:
+    """Whether an option says nothing: left out, or None where that is not a choice (axis=None is all axes)."""
+    return (
+        value is _NO_VALUE
+        or (value is None and key in ("out", "dtype", "signature"))
+        or (value is True and key == "where")
+    )
 
 
 def call(answer: Callable[..., Any], name: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -80,10 +90,13 @@ def call(answer: Callable[..., Any], name: str, args: tuple[Any, ...], options: 
     if isinstance(answer, Op) or ("options" not in known and "bounds" not in known):
         unknown = [key for key in options if key not in known]
         if "out" in unknown:
-            raise NotDifferentiableError(f"np.{name}(out=...) of a Tensor: an array cannot hold a graph; use the returned Tensor")
+            raise NotDifferentiableError(
+                f"np.{name}(out=...) of a Tensor: an array cannot hold a graph; use the returned Tensor"
+            )
         if unknown:
             raise NotDifferentiableError(
-                f"np.{name} of a Tensor does not take {', '.join(sorted(unknown))}; it takes {', '.join(known) or 'no options'}"
+                f"np.{name} of a Tensor does not take {', '.join(sorted(unknown))}; "
+                f"it takes {', '.join(known) or 'no options'}"
             )
     return answer(*args, **options)
 
@@ -104,7 +117,7 @@ def _refusal(name: str) -> str:
     short = name.rsplit(".", 1)[-1]
     family = next((word for word in name.split(".") if word in _INSTEAD), short)
     instead = _INSTEAD.get(family)
-    advice = f"use {instead}" if instead else "use t.numpy() for its value without a gradient, or compose it from rows (tg.OPS)"
+    advice = f"use {instead}" if instead else "use t.numpy() for its value alone, or compose it from rows (tg.OPS)"
     return f"np.{name} is not differentiable here (it is no row of the table); {advice}"
 
 

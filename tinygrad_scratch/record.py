@@ -26,7 +26,7 @@ def _constant(x: Any) -> Any:
     """An operand that is neither a Tensor nor a plain array or number: an array of real numbers, or TypeError."""
     if x is None:
         return x
-    if hasattr(x, "mask"):
+    if type(x).__module__.startswith("numpy.ma"):
         raise TypeError(f"operand of type {type(x).__name__}: masks are not supported; use .filled(value), or np.where")
     array = np.asarray(x)
     if array.dtype.kind == "c":
@@ -245,6 +245,10 @@ _OPERATORS = {
     "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "floordiv": "floor_divide", "mod": "remainder",
     "matmul": "matmul",
 }  # fmt: skip
+_IN_PLACE = (
+    ("iadd", "add", "+"), ("isub", "subtract", "-"), ("imul", "multiply", "*"), ("itruediv", "divide", "/"),
+    ("ifloordiv", "floor_divide", "//"), ("imod", "remainder", "%"), ("ipow", "power", "**"),
+)  # fmt: skip
 _COMPARISONS = {"gt": "greater", "ge": "greater_equal", "lt": "less", "le": "less_equal", "eq": "equal", "ne": "not_equal"}
 _LOGIC = {"and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor"}  # NumPy's: for booleans the logical ones
 _UNARY = (
@@ -266,7 +270,7 @@ def _bind_tensor() -> None:
         set_method(f"__r{short}__", swapped(OPS[name].apply))
     for short, name in _COMPARISONS.items():
         set_method(f"__{short}__", OPS[name].apply)
-    for short, name, sign in (("iadd", "add", "+"), ("isub", "subtract", "-"), ("imul", "multiply", "*"), ("itruediv", "divide", "/")):
+    for short, name, sign in _IN_PLACE:
         set_method(f"__{short}__", _in_place(OPS[name], sign))
     set_method("__pow__", _power)
     set_method("__rpow__", swapped(_power))

@@ -317,7 +317,7 @@ def seed_cotangent(tensor: Tensor, gradient: Any, lift: bool) -> Any:
     elif isinstance(gradient, Tensor):
         seed = gradient if lift else gradient._data
     else:
-        seed = np.asarray(gradient)
+        seed = _real(np.asarray(gradient))
     if seed.shape != data.shape:
         raise ValueError(f"gradient has shape {tuple(seed.shape)}, but the Tensor has shape {data.shape}; they must be equal")
     if seed.dtype != data.dtype:

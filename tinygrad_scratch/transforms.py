@@ -1,4 +1,4 @@
-"""Functions of functions: grad and value_and_grad, over arrays, lists, tuples and dicts. Nest them for higher orders."""
+"""Functions of functions: grad and value_and_grad over arrays, lists, tuples and dicts. Nest them for higher orders."""
 
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -15,10 +15,13 @@ from tinygrad_scratch.tensor import Tensor, seed_cotangent, wrap
 Argnums = int | Sequence[int]
 
 
-def gradients(output: Tensor, inputs: Sequence[Tensor], gradient: Any = None, create_graph: bool = False) -> list[Tensor]:
-    """Cotangents of `inputs` for one of `output`, without touching any ``grad``. Zeros for an input it does not depend on.
+def gradients(
+    output: Tensor, inputs: Sequence[Tensor], gradient: Any = None, create_graph: bool = False
+) -> list[Tensor]:
+    """Cotangents of `inputs` for one of `output`, touching no ``grad``. Zeros for an input it does not depend on.
 
-    The inputs may be leaves or any Tensors on the way; each gets its whole cotangent. GraphError if one requires no gradient.
+    The inputs may be leaves or any Tensors on the way; each gets its whole cotangent.
+    GraphError if one of them requires no gradient.
 
     >>> x = Tensor(3.0, requires_grad=True)
     >>> y = x * x
@@ -76,7 +79,10 @@ def value_and_grad(f: Callable[..., Any], argnums: Argnums = 0) -> Callable[...,
                 "float(), .item(), .numpy() and constants have no gradient"
             )
         if output.size != 1:
-            raise GraphError(f"the function must return one element to have a gradient, it returned {describe(output)}; sum or mean it")
+            raise GraphError(
+                f"the function must return one element to have a gradient, it returned {describe(output)}; "
+                "sum or mean it"
+            )
         found = _cotangents(output, variables, None, nested, stop={id(x) for x in variables})
         tensors = nested or any(isinstance(x, Tensor) for x in given)
         results = iter(found if tensors else [g._data if g.ndim else g._data[()] for g in found])

@@ -50,6 +50,11 @@ def _share(g: Any, mine: Any, other: Any) -> Any:
     return (g * (mine > other) + g * (mine >= other)) * 0.5
 
 
+def share_of(x: Any, y: Any) -> Any:
+    """exp(x) / exp(y), where y is the logarithm of a sum that exp(x) is part of: 0 where all parts are 0 (y = -inf)."""
+    return np.exp(x - np.where(np.equal(y, -np.inf), 0, y))
+
+
 def _unit(x: Any, length: Any) -> Any:
     """x / length: 0 for the zero vector, where any vector no longer than 1 is a subgradient."""
     return x / np.where(np.equal(length, 0), 1, length)
@@ -82,7 +87,7 @@ floor_divide = elementwise(np.floor_divide, _flat, _flat, domain=_moduli)
 remainder  = elementwise(np.remainder,  lambda g, y, a, b: g,               lambda g, y, a, b: -g * np.floor(a / b), domain=_moduli)
 maximum    = elementwise(np.maximum,    lambda g, y, a, b: _share(g, a, b), lambda g, y, a, b: _share(g, b, a), domain=_untied)
 minimum    = elementwise(np.minimum,    lambda g, y, a, b: _share(g, b, a), lambda g, y, a, b: _share(g, a, b), domain=_untied)
-logaddexp  = elementwise(np.logaddexp,  lambda g, y, a, b: g * np.exp(a - y), lambda g, y, a, b: g * np.exp(b - y))
+logaddexp  = elementwise(np.logaddexp,  lambda g, y, a, b: g * share_of(a, y), lambda g, y, a, b: g * share_of(b, y))
 hypot      = elementwise(np.hypot,      lambda g, y, a, b: g * _unit(a, y), lambda g, y, a, b: g * _unit(b, y), domain=nonzero)
 arctan2    = elementwise(np.arctan2,    lambda g, y, a, b: g * b / (a * a + b * b), lambda g, y, a, b: -g * a / (a * a + b * b), domain=nonzero)
 where      = elementwise(np.where, None, lambda g, y, c, a, b: np.where(c, g, 0), lambda g, y, c, a, b: np.where(c, 0, g), domain=_chosen)

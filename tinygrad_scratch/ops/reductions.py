@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_scratch.domains import Case, Domain, distinct, reals
-from tinygrad_scratch.ops.elementwise import astype
+from tinygrad_scratch.ops.elementwise import astype, share_of
 from tinygrad_scratch.ops.shaping import broadcast_to
 from tinygrad_scratch.registry import general, linear
 
@@ -159,7 +159,7 @@ std       = general(_std,       _std_rule, answers=np.std, domain=_spreads)
 prod      = general(_prod,      _prod_rule, answers=(np.prod, np.multiply.reduce), domain=_reduced)
 max_      = general(_max,       _shared_by_ties, answers=(np.max, np.amax, np.maximum.reduce), domain=_tied)
 min_      = general(_min,       _shared_by_ties, answers=(np.min, np.amin, np.minimum.reduce), domain=_tied)
-logsumexp = general(_logsumexp, lambda g, y, x, axis=None, keepdims=False: _keep(g, x, axis, keepdims) * np.exp(x - _keep(y, x, axis, keepdims)), domain=_reduced)
+logsumexp = general(_logsumexp, lambda g, y, x, axis=None, keepdims=False: _keep(g, x, axis, keepdims) * share_of(x, _keep(y, x, axis, keepdims)), domain=_reduced)
 cumsum    = linear(_cumsum,     _cumsum_rule, domain=_scanned)
 
 # Capturable, no gradient: their answers are indices, counts or truth values.

@@ -1,7 +1,7 @@
 """Checks that are shipped: gradients against finite differences, and every promise that a row of the table makes.
 
-``check_grad`` and ``check_op`` need NumPy alone; the strategies (``arrays``, ``tensors``, ``op_inputs``) need Hypothesis and
-are imported when they are asked for.
+``check_grad`` and ``check_op`` need NumPy alone; the strategies (``arrays``, ``tensors``, ``op_inputs``) need
+Hypothesis and are imported when they are asked for.
 
 >>> import numpy as np, tinygrad_scratch as tg
 >>> check_grad(lambda a, b: np.tanh(a @ b), np.ones((2, 3)), np.ones(3))
@@ -14,7 +14,7 @@ from typing import Any
 from tinygrad_scratch.testing.differences import check_grad
 from tinygrad_scratch.testing.properties import PROPERTIES, check_op, samples
 
-__all__ = ["PROPERTIES", "arrays", "check_grad", "check_op", "op_inputs", "samples", "tensors"]  # noqa: F822
+__all__ = ["PROPERTIES", "arrays", "check_grad", "check_op", "op_inputs", "samples", "tensors"]
 
 _STRATEGIES = ("arrays", "op_inputs", "tensors")
 

@@ -32,21 +32,21 @@ def check_grad(
     f: takes Tensors, returns a Tensor of any shape (one that is not a scalar is contracted with a random cotangent).
     arrays: where to check. float64; arrays of integers and booleans are passed on as constants.
     order: 2 also checks the gradient of the gradient, and so on.
-    step: half-width of the differences: five-point stencil (Abramowitz & Stegun 25.3.6), error of order ``step**4``. The function
-        must be smooth within two steps of the arrays.
+    step: half-width of the differences: five-point stencil (Abramowitz & Stegun 25.3.6), error of order ``step**4``.
+        The function must be smooth within two steps of the arrays.
     rtol, atol: the difference allowed, relative to the derivative, and to the value of `f` where that is above 1.
     rng: Generator or seed of the directions and cotangents.
 
     Raises
     ------
-    AssertionError: names the argument, its worst element, and both derivatives there. TypeError: other dtypes than float64,
-    whose rounding would drown the difference; a function that returns no Tensor.
+    AssertionError: names the argument, its worst element, and both derivatives there.
+    TypeError: dtypes other than float64, whose rounding would drown the differences; a function that returns no Tensor.
 
     >>> check_grad(lambda x: np.sum(np.sin(x)), np.ones(3), order=2)
-    >>> check_grad(lambda x: np.sin(x) + np.cos(x.detach()), np.ones(3))
+    >>> check_grad(lambda x: np.sin(x) + np.cos(x.detach()), np.ones(3))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
-    AssertionError: gradient of argument 0 ('x'), float64(3,): 3 of 3 elements are wrong, worst at (1,): ...
+    AssertionError: gradient of argument 0 ('x'), float64(3,): 3 of 3 elements are wrong, worst at (...
     """
     generator = np.random.default_rng(rng)
     points: list[Array] = [_point(array, i) for i, array in enumerate(arrays)]
@@ -147,7 +147,8 @@ def _point(array: Any, i: int) -> Array:
     if point.dtype == np.float64 or point.dtype.kind in "iub":
         return point
     raise TypeError(
-        f"check_grad: argument {i} is {describe(point)}, whose rounding would drown the differences; pass x.astype(np.float64)"
+        f"check_grad: argument {i} is {describe(point)}, whose rounding would drown the differences; "
+        "pass x.astype(np.float64)"
     )
 
 

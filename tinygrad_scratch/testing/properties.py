@@ -1,4 +1,4 @@
-"""What is promised of every row of the table, one function a promise. tests/test_ops.py is OPS x PROPERTIES, and nothing else.
+"""What is promised of every row of the table, one function a promise. tests/test_ops.py is OPS x PROPERTIES.
 
 Each takes a row, inputs (arrays) and options, and raises AssertionError where the promise is broken.
 """
@@ -189,7 +189,7 @@ def broadcasting(op: Op, inputs: list[Array], options: dict[str, Any]) -> None:
 
 @holds_for(_differentiable)
 def float32(op: Op, inputs: list[Array], options: dict[str, Any]) -> None:
-    """float32 and float16 in: the same out, in the gradients (raw and lifted), and with Python scalars among the inputs."""
+    """float32 and float16 in: the same out, and in the gradients, raw and lifted; values that agree with float64's."""
     output, exact = _run(op, _tensors(inputs), options)
     for dtype, rtol in ((np.float32, 1e-3), (np.float16, 0.3)):
         narrow = [x.astype(dtype) if x.dtype.kind == "f" else x for x in inputs]
@@ -240,7 +240,7 @@ def rules_stay_narrow(op: Op, inputs: list[Array], options: dict[str, Any]) -> N
 
 
 def contributions(op: Op, g: Any, y: Any, inputs: Sequence[Any], options: dict[str, Any]) -> Iterator[tuple[int, Any]]:
-    """(i, what the rule of input i gives), before the engine fits it, for the floating-point inputs that have a rule."""
+    """(i, what the rule of input i gives) before the engine fits it, for the floating-point inputs that have a rule."""
     for i, x in enumerate(inputs):
         rule = op.rules[0] if op.variadic else op.rules[i]
         if rule is not None and x.dtype.kind == "f":
@@ -261,7 +261,7 @@ def _layouts(x: Array) -> Iterator[tuple[str, Array]]:
 
 @holds_for(_always)
 def layouts(op: Op, inputs: list[Array], options: dict[str, Any]) -> None:
-    """However its inputs lie in memory, whichever the byte order, and read-only or not: the same answer and gradients."""
+    """However its inputs lie in memory, in either byte order, read-only or not: the same answer and gradients."""
     output, expected = _run(op, _tensors(inputs), options)
     for variants in zip(*map(_layouts, inputs), strict=True):
         tensors = [as_tensor(x) for _, x in variants]
@@ -275,7 +275,7 @@ def layouts(op: Op, inputs: list[Array], options: dict[str, Any]) -> None:
 
 @holds_for(_always)
 def operands_unchanged(op: Op, inputs: list[Array], options: dict[str, Any]) -> None:
-    """Forward and backward write into none of the inputs, the answer or the cotangent, and gradients share no memory with them."""
+    """Forward and backward write into no input, answer or cotangent, and gradients share no memory with any."""
     before = [x.copy() for x in inputs]
     tensors = [as_tensor(x) for x in inputs]
     for t in tensors:
@@ -321,7 +321,7 @@ def reference(op: Op, inputs: list[Array], options: dict[str, Any]) -> None:
 
 @holds_for(_elementwise)
 def elements_are_independent(op: Op, inputs: list[Array], options: dict[str, Any]) -> None:
-    """kind "elementwise": each element of the answer comes from the same element of each input, whatever the others are."""
+    """kind "elementwise": an element of the answer comes from that element of each input, whatever the others are."""
     output = np.asarray(op.fn(*inputs, **options))
     assert output.shape == np.broadcast_shapes(*(x.shape for x in inputs))
     flat = [np.broadcast_to(x, output.shape).reshape(-1) for x in inputs]

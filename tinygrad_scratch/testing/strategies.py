@@ -1,4 +1,4 @@
-"""Hypothesis strategies for arrays, Tensors and the inputs of a row. Imported on demand, because Hypothesis is optional."""
+"""Hypothesis strategies for arrays, Tensors and the inputs of a row. Imported on demand: Hypothesis is optional."""
 
 from typing import Any
 
