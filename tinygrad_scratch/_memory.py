@@ -1,5 +1,8 @@
-"""Where arrays lie. Two arrays that are written and read in step run up to four times slower when their addresses are equal
-modulo a page (the processor takes one's load for the other's pending store), as large NumPy arrays' addresses mostly are."""
+"""Where arrays lie.
+
+Two arrays that are written and read in step run up to four times slower when their addresses are equal modulo a page
+(the processor takes one's load for the other's pending store), as large NumPy arrays' addresses mostly are.
+"""
 
 from typing import Any
 

@@ -24,7 +24,7 @@ class Listener(Protocol):
     def record(
         self, op: Any, values: tuple[Any, ...], options: dict[str, Any], answer: Array, parents: tuple[Any, ...]
     ) -> Array:
-        """Called after `op` made `answer` from `values`, the arrays of `parents` (None where the operand was no Tensor).
+        """Called after `op` made `answer` from `values`, the arrays of `parents` (None: the operand was no Tensor).
 
         Returns the array to go on with: `answer`, or an equal one.
         """
@@ -54,10 +54,10 @@ class during:  # noqa: N801
 
 
 class Settings:
-    """What programs switch between calls that changes what a captured step would do: modules in eval mode, parts replaced.
+    """What programs switch between calls, and what changes a captured step: modules in eval mode, parts replaced.
 
-    ``version`` changes with every switch, so that one comparison a call notices; ``fingerprint()`` tells whether it is as
-    it was at an earlier time.
+    ``version`` changes with every switch, so that one comparison a call notices; ``fingerprint()`` tells whether it is
+    as it was at an earlier time.
     """
 
     def __init__(self) -> None:

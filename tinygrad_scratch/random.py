@@ -20,8 +20,8 @@ RANDOM = Op(_random, (), "general", Domain(), name="random")
 
 
 def uniform(shape: Shape, rng: np.random.Generator, dtype: Any = np.float32) -> Array | Tensor:
-    """Numbers from U[0, 1), of float32 or float64: an array, or, while a step is recorded, a Tensor of the step, which draws
-    from `rng` anew in each of its calls.
+    """Numbers from U[0, 1), of float32 or float64: an array, or, while a step is recorded, a Tensor of the step, which
+    draws from `rng` anew in each of its calls.
 
     >>> uniform((2, 3), np.random.default_rng(0)).shape
     (2, 3)

@@ -30,7 +30,9 @@ def _constant(x: Any) -> Any:
         raise TypeError(f"operand of type {type(x).__name__}: masks are not supported; use .filled(value), or np.where")
     array = np.asarray(x)
     if array.dtype.kind == "c":
-        raise TypeError("complex numbers are not supported yet; compute with the real and imaginary parts as two Tensors")
+        raise TypeError(
+            "complex numbers are not supported yet; compute with the real and imaginary parts as two Tensors"
+        )
     if array.dtype.kind not in "fiub":
         raise TypeError(f"operand of type {type(x).__name__} (dtype {array.dtype}) is no array of real numbers")
     return array if array.ndim or not isinstance(x, np.generic) else x
@@ -41,11 +43,15 @@ def _checked(y: Any, op: Op, values: tuple[Any, ...]) -> Array:
     answer: Array = np.asarray(y)
     if answer.dtype.kind not in "fiub":
         operands, kind = ", ".join(map(describe, values)), answer.dtype
-        raise TypeError(f"{op.__name__}({operands}) gives {kind}: complex numbers and objects are not supported; use real arrays")
+        raise TypeError(
+            f"{op.__name__}({operands}) gives {kind}: complex numbers and objects are not supported; use real arrays"
+        )
     return answer
 
 
-def _keep(op: Op, y: Any, parents: tuple[Any, ...], values: tuple[Any, ...], options: dict[str, Any], needed: bool) -> Tensor:
+def _keep(
+    op: Op, y: Any, parents: tuple[Any, ...], values: tuple[Any, ...], options: dict[str, Any], needed: bool
+) -> Tensor:
     """The Tensor around an answer, with its node if a graph is wanted."""
     out: Tensor = _new(Tensor)
     if type(y) is not _ndarray or (y.dtype is not _F32 and y.dtype is not _F64):
@@ -145,7 +151,7 @@ def _many(op: Op) -> Callable[..., Any]:
 
     def apply(*inputs: Any, **options: Any) -> Any:
         parents = tuple([x if isinstance(x, Tensor) else None for x in inputs])
-        if not any([p is not None for p in parents]):
+        if all(p is None for p in parents):
             return fn(*inputs, **options)
         values = tuple([x._data if isinstance(x, Tensor) else x if type(x) in _PLAIN else _constant(x) for x in inputs])
         try:
@@ -154,7 +160,7 @@ def _many(op: Op) -> Callable[..., Any]:
             explain(error, op, inputs, options)
             raise
         wanted = rules * len(inputs) if op.variadic else rules
-        needed = any([p is not None and p.requires_grad and r is not None for p, r in zip(parents, wanted, strict=False)])
+        needed = any(p is not None and p.requires_grad and r is not None for p, r in zip(parents, wanted, strict=False))
         return _keep(op, y, parents, values, options, needed)
 
     return apply
@@ -200,7 +206,7 @@ class At:
         static, arrays = indexing.split_index(self._index)
         x = self._tensor
         spread = np.zeros(_getitem(x, self._index).shape, x.dtype) + value
-        return x + indexing.scatter(as_tensor(spread), *arrays, index=static, shape=x.shape)
+        return x + indexing.scatter(as_tensor(spread), *arrays, index=static, shape=x.shape)  # type: ignore[no-any-return]
 
 
 def _in_place(op: Op, sign: str) -> Callable[[Tensor, Any], Tensor]:
@@ -214,7 +220,9 @@ def _in_place(op: Op, sign: str) -> Callable[[Tensor, Any], Tensor]:
         self._rank = next_rank()
         mode = state.mode
         if mode is not True and mode is not False:
-            mode.record(op, (target, value), {"out": target}, target, (self, other if isinstance(other, Tensor) else None))
+            mode.record(
+                op, (target, value), {"out": target}, target, (self, other if isinstance(other, Tensor) else None)
+            )
         return self
 
     return change
@@ -230,7 +238,9 @@ def _method(op: Op) -> Callable[..., Tensor]:
     def method(self: Tensor, *args: Any, **options: Any) -> Tensor:
         if args:
             if len(args) > len(keywords):
-                raise TypeError(f"{op.__name__}() takes at most {len(keywords)} arguments ({', '.join(keywords)}), not {len(args)}")
+                raise TypeError(
+                    f"{op.__name__}() takes at most {len(keywords)} arguments ({', '.join(keywords)}), not {len(args)}"
+                )
             options = {**dict(zip(keywords, args, strict=False)), **options}
         for key in [k for k, v in options.items() if v is None and k in ("out", "dtype")]:
             del options[key]
@@ -242,18 +252,27 @@ def _method(op: Op) -> Callable[..., Tensor]:
 
 
 _OPERATORS = {
-    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "floordiv": "floor_divide", "mod": "remainder",
+    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "floordiv": "floor_divide",
+    "mod": "remainder",
     "matmul": "matmul",
 }  # fmt: skip
 _IN_PLACE = (
     ("iadd", "add", "+"), ("isub", "subtract", "-"), ("imul", "multiply", "*"), ("itruediv", "divide", "/"),
     ("ifloordiv", "floor_divide", "//"), ("imod", "remainder", "%"), ("ipow", "power", "**"),
 )  # fmt: skip
-_COMPARISONS = {"gt": "greater", "ge": "greater_equal", "lt": "less", "le": "less_equal", "eq": "equal", "ne": "not_equal"}
+_COMPARISONS = {
+    "gt": "greater",
+    "ge": "greater_equal",
+    "lt": "less",
+    "le": "less_equal",
+    "eq": "equal",
+    "ne": "not_equal",
+}
 _LOGIC = {"and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor"}  # NumPy's: for booleans the logical ones
 _UNARY = (
     "exp log log1p expm1 sqrt square reciprocal sin cos tan tanh sigmoid relu sign floor ceil trunc softplus "
-    "sum mean var std prod max min argmax argmin argsort any all softmax log_softmax logsumexp squeeze swapaxes leaky_relu"
+    "sum mean var std prod max min argmax argmin argsort any all softmax log_softmax logsumexp leaky_relu "
+    "squeeze swapaxes"
 ).split()
 _COMPOSED = "clip cumsum take repeat diagonal trace dot".split()
 

@@ -1,8 +1,8 @@
 """The table: every operation is one row, a function of arrays and, for each argument, a derivative rule.
 
-A row is made by the word for what it is: ``elementwise``, ``linear``, ``multilinear`` or ``general``. The word gives the
-forward mode too (the same rules fed tangents, or the function itself). A rule receives the cotangent ``g``, the answer
-``y`` and the inputs, and is plain NumPy: it never un-broadcasts and never casts, because ``backward.project`` does.
+A row is made by the word for what it is: ``elementwise``, ``linear``, ``multilinear`` or ``general``. The word gives
+the forward mode too (the same rules fed tangents, or the function itself). A rule receives the cotangent ``g``, the
+answer ``y`` and the inputs, and is plain NumPy: it never un-broadcasts and never casts, because ``backward.project`` does.
 
 >>> import numpy as np, tinygrad_scratch as tg
 >>> cube = tg.elementwise(lambda x: x**3, lambda g, y, x: g * 3 * x**2, name="cube")
@@ -102,10 +102,10 @@ def _row(kind: str) -> Callable[..., Op]:
 
 
 _KINDS = {
-    "elementwise": "A row whose output element depends on the same element of each (broadcast) input. Tangents: the same rules.",
+    "elementwise": "A row whose elements depend on the same element of each input. Tangents: the same rules.",
     "linear": "A row that is a linear map of its one input. Tangents: the function itself.",
-    "multilinear": "A row that is linear in each of its inputs. Tangents: the function with one input at a time replaced.",
-    "general": "A row of any other shape; ``variadic=True`` if it takes any number of arrays: its rule's first argument is the index.",
+    "multilinear": "A row that is linear in each input. Tangents: the function with one input at a time replaced.",
+    "general": "A row of any other shape; ``variadic=True``: of any number of arrays, and its rule answers i -> part.",
 }
 
 elementwise = _row("elementwise")
@@ -131,6 +131,9 @@ def _keywords(fn: Callable[..., Any], arrays: int) -> tuple[str, ...]:
         return ()
     try:
         parameters = list(inspect.signature(fn).parameters.values())
-    except (TypeError, ValueError):  # np.where and a few others are C functions without a signature, and take no options
+    except (
+        TypeError,
+        ValueError,
+    ):  # np.where and a few others are C functions without a signature, and take no options
         return ()
     return tuple(p.name for p in parameters[arrays:] if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))

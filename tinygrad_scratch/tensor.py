@@ -1,6 +1,6 @@
 """The Tensor: a NumPy array that remembers how it was made.
 
-Operators and most methods are bound from the rows of the table by ``record``; here is what a Tensor is, holds and refuses.
+Operators and most methods are bound from the rows of the table by ``record``; here is what a Tensor is and refuses.
 """
 
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ class Tensor:
             self.requires_grad_()
 
     def requires_grad_(self, requires_grad: bool = True) -> "Tensor":
-        """Switch on (or off) whether gradients are wanted of this leaf; returns self. TypeError if it is not floating point."""
+        """Switch on (or off) whether gradients of this leaf are wanted; returns self. TypeError: no floating point."""
         if requires_grad and self._data.dtype.kind != "f":
             raise TypeError(
                 f"only floating-point Tensors can require gradients, this one is {describe(self)}; "
@@ -84,7 +84,9 @@ class Tensor:
     @data.setter
     def data(self, array: Any) -> None:
         if self._node is not None:
-            raise GraphError(f".data = v: {describe(self)} has a graph, which would no longer be true; make a new Tensor")
+            raise GraphError(
+                f".data = v: {describe(self)} has a graph, which would no longer be true; make a new Tensor"
+            )
         array = _real(np.asarray(array))
         if self.requires_grad and array.dtype.kind != "f":
             raise TypeError(f".data = v: this Tensor requires gradients, so it cannot hold {describe(array)}")
@@ -160,8 +162,8 @@ class Tensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if self.requires_grad and is_grad_enabled():
             raise TypeError(
-                f"np.asarray of {describe(self)}, which requires a gradient, would lose the graph; use t.detach() or t.numpy() for "
-                "its values, a NumPy function that is a row of the table to stay in the graph, or no_grad()"
+                f"np.asarray of {describe(self)}, which requires a gradient, would lose the graph; use t.detach() or "
+                "t.numpy() for its values, a NumPy function that is a row of the table to stay in the graph, or no_grad()"
             )
         return np.array(self.numpy(), dtype=dtype, copy=copy)  # where it shares memory, it is read-only
 
@@ -201,7 +203,8 @@ class Tensor:
         """
         if not self.requires_grad:
             raise GraphError(
-                "backward() of a Tensor that has no graph: no input required a gradient, or it was made under no_grad(); "
+                "backward() of a Tensor that has no graph: no input required a gradient, or it was made under "
+                "no_grad(); "
                 "make the leaves with requires_grad=True"
             )
         mode = state.mode
@@ -277,7 +280,9 @@ class Tensor:
         def mean(self, axis: Any = None, keepdims: bool = False) -> "Tensor": ...
         def max(self, axis: Any = None, keepdims: bool = False) -> "Tensor": ...
         def min(self, axis: Any = None, keepdims: bool = False) -> "Tensor": ...
+
         at: Any
+
         def __getattr__(self, name: str) -> Any: ...
 
 
@@ -319,7 +324,9 @@ def seed_cotangent(tensor: Tensor, gradient: Any, lift: bool) -> Any:
     else:
         seed = _real(np.asarray(gradient))
     if seed.shape != data.shape:
-        raise ValueError(f"gradient has shape {tuple(seed.shape)}, but the Tensor has shape {data.shape}; they must be equal")
+        raise ValueError(
+            f"gradient has shape {tuple(seed.shape)}, but the Tensor has shape {data.shape}; they must be equal"
+        )
     if seed.dtype != data.dtype:
         seed = seed.astype(data.dtype)
     return as_tensor(seed) if lift else seed
@@ -328,11 +335,16 @@ def seed_cotangent(tensor: Tensor, gradient: Any, lift: bool) -> Any:
 def writable(tensor: Tensor, value: Any, what: str, instead: str) -> Array:
     """The array to write `value` into, or the reason why this Tensor is not changed in place."""
     wanted = tensor.requires_grad or (isinstance(value, Tensor) and value.requires_grad)
-    if tensor._node is not None or wanted and is_grad_enabled():
+    if tensor._node is not None or (wanted and is_grad_enabled()):
         kind = "has a graph" if tensor._node is not None else "(or the value) requires a gradient"
-        raise GraphError(f"{what}: {describe(tensor)} {kind}, so it is not changed in place; write {instead}, or use no_grad() on a leaf")
+        raise GraphError(
+            f"{what}: {describe(tensor)} {kind}, so it is not changed in place; write {instead}, "
+            "or use no_grad() on a leaf"
+        )
     if tensor._data.base is not None and type(tensor._data.base) is not Slab:
-        raise GraphError(f"{what}: this Tensor is a view of another array, which would change too; write {instead}, or copy it first")
+        raise GraphError(
+            f"{what}: this Tensor is a view of another array, which would change too; write {instead}, or copy it first"
+        )
     return tensor._data
 
 
@@ -357,7 +369,9 @@ def _real(array: Array) -> Array:
     if kind == "c":
         raise TypeError("complex numbers are not supported yet; pass the real and imaginary parts as two Tensors")
     if kind not in "fiub":
-        raise TypeError(f"a Tensor holds real numbers, not dtype {array.dtype}; convert the data with dtype=np.float64 first")
+        raise TypeError(
+            f"a Tensor holds real numbers, not dtype {array.dtype}; convert the data with dtype=np.float64 first"
+        )
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
@@ -365,4 +379,3 @@ def _rebuild(cls: type[Tensor], data: Array, requires_grad: bool) -> Tensor:
     tensor = cls.__new__(cls)
     Tensor.__init__(tensor, data, requires_grad=requires_grad)
     return tensor
-

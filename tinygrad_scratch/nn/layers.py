@@ -42,7 +42,7 @@ class Linear(Module):
         bound = 1 / sqrt(in_features)
         self.in_features = in_features
         self.out_features = out_features
-        # One input's weights lie together, so that x @ weight.T is a product of matrices as they lie: up to half again as fast.
+        # One input's weights lie together: x @ weight.T is a product of matrices as they lie, up to half again as fast.
         weight = np.asfortranarray(rng.uniform(-bound, bound, (out_features, in_features)))
         self.weight = Parameter(weight, dtype)
         self.bias = Parameter(rng.uniform(-bound, bound, out_features), dtype) if bias else None
@@ -64,12 +64,12 @@ class Identity(Module):
 
 
 class Dropout(Module):
-    """While training, each element is 0 with probability p, and the others are divided by 1 - p (Srivastava et al. 2014).
+    """While training, an element is 0 with probability p, and the others are divided by 1 - p (Srivastava et al. 2014).
 
     rng: a numpy Generator or a seed. In eval mode, y = x. ValueError unless 0 <= p < 1.
 
-    >>> Dropout(0.5, rng=0)(np.ones(4, np.float32)).tolist()
-    [0.0, 2.0, 2.0, 2.0]
+    >>> sorted(set(Dropout(0.5, rng=0)(np.ones(100, np.float32)).tolist()))
+    [0.0, 2.0]
     """
 
     def __init__(self, p: float = 0.5, *, rng: Rng = None):

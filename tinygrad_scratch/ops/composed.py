@@ -148,9 +148,13 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", **options: Any) -> A
             return padded
         return padded + np.pad(np.zeros(array.shape, array.dtype), widths, constant_values=value)
     if mode not in ("edge", "reflect", "symmetric", "wrap"):
-        raise NotDifferentiableError(f"np.pad(mode={mode!r}) of a Tensor: use constant, edge, reflect, symmetric or wrap")
+        raise NotDifferentiableError(
+            f"np.pad(mode={mode!r}) of a Tensor: use constant, edge, reflect, symmetric or wrap"
+        )
     if options.pop("reflect_type", "even") != "even":  # its elements are extrapolated, not repeated
-        raise NotDifferentiableError("np.pad(reflect_type='odd') of a Tensor: use 'even', or compose it from flip and concatenate")
+        raise NotDifferentiableError(
+            "np.pad(reflect_type='odd') of a Tensor: use 'even', or compose it from flip and concatenate"
+        )
     refuse_options(np.pad, options)
     for axis, width in enumerate(widths):
         array = take(array, np.pad(np.arange(array.shape[axis]), width, mode), axis)  # type: ignore[call-overload]
@@ -218,7 +222,9 @@ def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
         return _taken(ravel(arr), indices)
     axis = normalize_axis_index(axis, arr.ndim)
     if arr.ndim != indices.ndim:
-        raise ValueError(f"np.take_along_axis: indices have {indices.ndim} axes and the array {arr.ndim}; they must be as many")
+        raise ValueError(
+            f"np.take_along_axis: indices have {indices.ndim} axes and the array {arr.ndim}; they must be as many"
+        )
     grid = [
         indices if i == axis else np.arange(n).reshape([-1 if j == i else 1 for j in range(arr.ndim)])
         for i, n in enumerate(arr.shape)
@@ -273,7 +279,9 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
         left, right = (([x] if np.ndim(x) == 0 else list(x)) for x in axes)
     left, right = [normalize_axis_index(x, a.ndim) for x in left], [normalize_axis_index(x, b.ndim) for x in right]
     if [a.shape[i] for i in left] != [b.shape[i] for i in right]:
-        raise ValueError(f"np.tensordot: shapes {a.shape} and {b.shape} differ along the axes {left} and {right} to be summed")
+        raise ValueError(
+            f"np.tensordot: shapes {a.shape} and {b.shape} differ along the axes {left} and {right} to be summed"
+        )
     keep_a, keep_b = [i for i in range(a.ndim) if i not in left], [i for i in range(b.ndim) if i not in right]
     inner_size = int(np.prod([a.shape[i] for i in left]))
     rows = np.reshape(np.transpose(a, keep_a + left), (int(np.prod([a.shape[i] for i in keep_a])), inner_size))
@@ -293,7 +301,9 @@ def einsum(*operands: Any, optimize: Any = False) -> Any:
 
     terms = ",".join(spell(labels) for labels in operands[1::2][: len(operands) // 2])
     out = f"->{spell(operands[-1])}" if len(operands) % 2 else ""
-    return linalg.einsum(*map(_array, operands[: len(operands) // 2 * 2 : 2]), subscripts=terms + out, optimize=optimize)
+    return linalg.einsum(
+        *map(_array, operands[: len(operands) // 2 * 2 : 2]), subscripts=terms + out, optimize=optimize
+    )
 
 
 @implements(np.ndim)
@@ -318,5 +328,3 @@ def refuse_options(function: Any, options: dict[str, Any]) -> None:
     """NotDifferentiableError that names the options nobody would honour."""
     if options:
         raise NotDifferentiableError(f"np.{function.__name__} of a Tensor does not take {', '.join(sorted(options))}")
-
-

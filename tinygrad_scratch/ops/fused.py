@@ -56,7 +56,9 @@ def _log_softmax(x: Any, axis: int = -1) -> Any:
 def _check_labels(labels: Any, classes: int = 0) -> Any:
     """The labels, once each is known to be a class: IndexError for one that is negative or too large."""
     if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels are class indices, so integers; these have dtype {labels.dtype} (use .astype(np.intp))")
+        raise TypeError(
+            f"labels are class indices, so integers; these have dtype {labels.dtype} (use .astype(np.intp))"
+        )
     if not labels.dtype.isnative:
         labels = labels.astype(np.intp)
     unsigned = labels if labels.dtype.kind == "u" else labels.view(f"u{labels.dtype.itemsize}")  # negative: very large
@@ -69,7 +71,9 @@ def _check_labels(labels: Any, classes: int = 0) -> Any:
 def _pick(x: Any, labels: Any) -> Any:
     """x[..., label] for each label (last axis)."""
     if labels.shape != x.shape[:-1]:
-        raise ValueError(f"labels of shape {labels.shape} do not go with logits of shape {x.shape}: one for each row, {x.shape[:-1]}")
+        raise ValueError(
+            f"labels of shape {labels.shape} do not go with logits of shape {x.shape}: one for each row, {x.shape[:-1]}"
+        )
     labels = _check_labels(labels, x.shape[-1])
     if x.ndim == 2:
         return x[np.arange(x.shape[0]), labels]

@@ -34,7 +34,9 @@ def split_index(index: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         else:
             static.append(ARRAY)
             empty = isinstance(item, list) and not len(item)  # which NumPy would call float64
-            arrays.append(np.asarray(item, np.intp if empty else None) if isinstance(item, (list, bool, np.generic)) else item)
+            arrays.append(
+                np.asarray(item, np.intp if empty else None) if isinstance(item, (list, bool, np.generic)) else item
+            )
     return tuple(static), tuple(arrays)
 
 
@@ -62,7 +64,9 @@ def _replace(x: Any, value: Any, *arrays: Any, index: tuple[Any, ...] = ()) -> A
     """A copy of `x` with `value` at the index. TypeError if x is of integers and the value is not."""
     y = x.copy()
     if y.dtype.kind != "f" and not np.can_cast(np.result_type(value), y.dtype, "same_kind"):
-        raise TypeError(f"integers cannot hold a value of dtype {np.result_type(value)}; use x.astype(np.float64) first")
+        raise TypeError(
+            f"integers cannot hold a value of dtype {np.result_type(value)}; use x.astype(np.float64) first"
+        )
     y[join_index(index, arrays)] = value
     return y
 
@@ -102,7 +106,9 @@ _taken = Domain(
         (((3, 3), (2, 2), (2,)), {"index": (ARRAY, ARRAY)}),
     ),
 )
-_masked = Domain((Interval(), Booleans()), ((((3, 4), (3, 4)), {"index": (ARRAY,)}), (((3, 2), (3,)), {"index": (ARRAY,)})))
+_masked = Domain(
+    (Interval(), Booleans()), ((((3, 4), (3, 4)), {"index": (ARRAY,)}), (((3, 2), (3,)), {"index": (ARRAY,)}))
+)
 _put = Domain(
     (Interval(), _rows),
     ((((5, 4), (5,)), {"index": (ARRAY,), "shape": (3, 4)}), (((4,),), {"index": (1,), "shape": (3, 4)})),

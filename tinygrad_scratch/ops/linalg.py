@@ -78,7 +78,9 @@ def _einsum_rule(g: Any, y: Any, *operands: Any, subscripts: str, optimize: Any 
     def pull(i: int) -> Any:
         mine, others = terms[i], [t for j, t in enumerate(terms) if j != i]
         factors, names = [g, *(x for j, x in enumerate(operands) if j != i)], [out, *others]
-        longer = {c for x, name in zip(factors, names, strict=True) for c, n in zip(name, x.shape, strict=True) if n > 1}
+        longer = {
+            c for x, name in zip(factors, names, strict=True) for c, n in zip(name, x.shape, strict=True) if n > 1
+        }
         target = ""
         for axis, letter in enumerate(mine):
             n, new = operands[i].shape[axis], letter

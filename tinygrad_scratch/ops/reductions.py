@@ -105,7 +105,9 @@ def _deviations(x: Any, axis: Any, ddof: float) -> Any:
 
 def _std_rule(g: Any, y: Any, x: Any, axis: Any = None, ddof: float = 0, keepdims: bool = False) -> Any:
     top, bottom = np.max(x, axis=axis, keepdims=keepdims), np.min(x, axis=axis, keepdims=keepdims)
-    constant = np.logical_or(np.equal(top, bottom), np.equal(y, 0))  # of constant values y may be a rounded 0, 1e-17 say
+    constant = np.logical_or(
+        np.equal(top, bottom), np.equal(y, 0)
+    )  # of constant values y may be a rounded 0, 1e-17 say
     scaled = np.where(constant, 0, g) / np.where(constant, 1, y)
     return _keep(scaled, x, axis, keepdims) * _deviations(x, axis, ddof)
 
