@@ -2,7 +2,7 @@
 
 A row is made by the word for what it is: ``elementwise``, ``linear``, ``multilinear`` or ``general``. The word gives
 the forward mode too (the same rules fed tangents, or the function itself). A rule receives the cotangent ``g``, the
-answer ``y`` and the inputs, and is plain NumPy: it never un-broadcasts and never casts, because ``backward.project`` does.
+answer ``y`` and the inputs, and is plain NumPy: it never un-broadcasts and never casts; ``backward.project`` does.
 
 >>> import numpy as np, tinygrad_scratch as tg
 >>> cube = tg.elementwise(lambda x: x**3, lambda g, y, x: g * 3 * x**2, name="cube")
@@ -93,7 +93,7 @@ def _row(kind: str) -> Callable[..., Op]:
         **about: Any,
     ) -> Op:
         if answers is None:
-            answers = (fn,) if getattr(fn, "__module__", "").startswith("numpy") or hasattr(fn, "nin") else ()
+            answers = (fn,) if str(getattr(fn, "__module__", "")).startswith("numpy") or hasattr(fn, "nin") else ()
         return register(Op(fn, rules, kind, domain, **about), answers if isinstance(answers, tuple) else (answers,))
 
     make.__name__ = kind
