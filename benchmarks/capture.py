@@ -3,8 +3,8 @@
 How to read it. "to first replay" is the time in milliseconds from the first call of a step to the end of the first call
 that runs as all later ones will (for us the third: two are recorded), in a fresh process, the import of libraries not
 counted; "cold" with an empty cache of compiled code, "cached" in a second process. "memory" is the peak of all NumPy
-arrays while steps run, less the parameters, what the optimizer keeps and the batches, in kilobytes (tracemalloc). "online
-epoch" is 60,000 steps of one example, 784-32-10 with momentum 0.8, in seconds.
+arrays while steps run, less the parameters, what the optimizer keeps and the batches, in kilobytes (tracemalloc).
+"online epoch" is 60,000 steps of one example, 784-32-10 with momentum 0.8, in seconds.
 """
 
 from __future__ import annotations

@@ -10,62 +10,14 @@ A peer's library is imported when the peer is made; ImportError then means that 
 from __future__ import annotations
 
 import importlib
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from benchmarks.hand_derived import Array, Network, Plain, Preallocated, ProductsAlone, pairs
-
-Batch = tuple[Any, Any]
-
-
-class Peer:
-    """One network trained with one library: `step` is what is timed, `reset` goes back to the initial parameters."""
-
-    trains = True  # False: there is no loss and no weight to compare
-
-    def __init__(self, network: Network, parameters: Sequence[Array], batches: Sequence[tuple[Array, Array]]) -> None:
-        self.network = network
-        self.initial = parameters
-        self.prepare()
-        self.batches: list[Batch] = [self.convert(x, targets) for x, targets in batches]
-
-    def prepare(self) -> None:
-        """Imports the library and makes what does not depend on the batches."""
-
-    def convert(self, x: Array, targets: Array) -> Batch:
-        """A batch in the library's own arrays."""
-        return x, targets
-
-    def reset(self) -> None:
-        """Back to the initial parameters, without velocity."""
-        raise NotImplementedError
-
-    def step(self, x: Any, targets: Any) -> Any:
-        """One training step; returns the loss in the library's own type."""
-        raise NotImplementedError
-
-    def value(self, loss: Any) -> float:
-        """The loss that a step returned, as a number."""
-        return float(loss)
-
-    def weights(self) -> list[Array]:
-        """[W1, b1, ...] as they are now, weights (in, out)."""
-        raise NotImplementedError
-
-    def wait(self) -> None:
-        """Returns when everything that was asked for has been computed."""
-
-    def run(self, count: int) -> Any:
-        """`count` steps over the batches in turn; returns the last loss."""
-        step, loss = self.step, None
-        for x, targets in itertools.islice(itertools.cycle(self.batches), count):
-            loss = step(x, targets)
-        self.wait()
-        return loss
-
+from benchmarks.ours import CapturedNumba, CapturedNumbaAuto, CapturedNumPy, Eager
+from benchmarks.peer import Batch, Peer, interleave
 
 # ---- NumPy -----------------------------------------------------------------------------------------------------------
 
@@ -94,81 +46,6 @@ class MatrixProducts(HandDerived):
 
     make = ProductsAlone
     trains = False
-
-
-# ---- ours ------------------------------------------------------------------------------------------------------------
-
-
-class Eager(Peer):
-    """tinygrad_scratch, each operation run as it is met."""
-
-    def prepare(self) -> None:
-        import tinygrad_scratch as tg
-
-        self.tg, network = tg, self.network
-        layers = [tg.nn.Linear(*size) for size in zip(network.sizes, network.sizes[1:], strict=False)]
-        between = tg.nn.Sigmoid if network.hidden == "sigmoid" else tg.nn.ReLU
-        self.model = tg.nn.Sequential(*interleave(layers, between))
-        self.parameters = list(self.model.parameters())  # weights (out, in)
-        self.optimizer = tg.optim.SGD(self.parameters, lr=network.lr, momentum=network.momentum)
-        self.loss = getattr(self, network.loss)
-
-    def reset(self) -> None:
-        for parameter, value in zip(self.parameters, self.initial, strict=True):
-            parameter.data[...] = value.T
-        for kept in self.optimizer.state.values():  # a velocity of zero is none
-            for array in kept.values():
-                array[...] = 0.0
-
-    def step(self, x: Any, targets: Any) -> Any:
-        loss = self.loss(self.model(x), targets)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return loss
-
-    def squared_error(self, z: Any, targets: Array) -> Any:
-        y = self.tg.sigmoid(z)
-        return self.tg.nn.functional.mse_loss(y, targets, reduction="sum") * (0.5 / len(targets))
-
-    def binary_cross_entropy(self, z: Any, targets: Array) -> Any:
-        return self.tg.binary_cross_entropy_with_logits(z, targets, reduction="sum") * (1 / len(targets))
-
-    def softmax_cross_entropy(self, z: Any, targets: Array) -> Any:
-        return self.tg.softmax_cross_entropy(z, targets)
-
-    def weights(self) -> list[Array]:
-        return [parameter.data.T for parameter in self.parameters]
-
-
-class CapturedNumPy(Eager):
-    """tinygrad_scratch, the same step captured: straight-line NumPy over buffers that are allocated once."""
-
-    backend = "numpy"
-    threads: str | None = None
-
-    def prepare(self) -> None:
-        super().prepare()
-        self.step = self.tg.capture(  # type: ignore[method-assign]
-            super().step, backend=self.backend, threads=self.threads
-        )
-
-
-class CapturedNumba(CapturedNumPy):
-    """tinygrad_scratch, the same step captured and compiled."""
-
-    backend = "numba"
-
-
-class CapturedNumbaAuto(CapturedNumba):
-    """The same, with one thread or several for the products, whichever is faster at the time."""
-
-    threads = "auto"
-
-
-def interleave(layers: Sequence[Any], between: Callable[[], Any]) -> list[Any]:
-    """layer, activation, layer, activation, ..., layer."""
-    return [module for layer in layers for module in (layer, between())][:-1]
 
 
 # ---- PyTorch ---------------------------------------------------------------------------------------------------------

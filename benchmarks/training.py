@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks import measure
 from benchmarks.hand_derived import Array, Network, backward, forward, loss_and_delta, update
-from benchmarks.peers import interleave
+from benchmarks.peer import interleave
 from models import training
 from models.data import batches, flatten, load_mnist
 from models.settings import Settings

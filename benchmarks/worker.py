@@ -19,7 +19,8 @@ import numpy as np
 
 from benchmarks import measure
 from benchmarks.hand_derived import Array, Network, initial_parameters, random_batches
-from benchmarks.peers import PEERS, Peer
+from benchmarks.peer import Peer
+from benchmarks.peers import PEERS
 
 DATA_BYTES = 16_000_000  # about how much distinct input a worker cycles through
 # Before the clock starts. Threads that wake together on one core are spread over the cores by the system only after

@@ -1,7 +1,7 @@
 """Weights and whole runs as files. A run that is read back goes on bit for bit as the one that was written.
 
-That holds on the same machine, with the same versions and the same number of threads: NumPy's matrix products may add
-in another order elsewhere.
+That holds on the same machine, with the same back end, versions and number of threads: sums may be added in another
+order elsewhere. The back end is one of the settings, so a run goes on with the one that it began with, unless told.
 """
 
 from dataclasses import asdict, replace
@@ -45,12 +45,11 @@ def save_checkpoint(path: Path, run: Run) -> None:
     save_arrays(path, arrays, CHECKPOINT, state)
 
 
-def load_checkpoint(path: Path, epochs: int | None = None) -> Run:
-    """The run in the file, to be trained to `epochs` epochs if given. RunError if the file is damaged or foreign."""
+def load_checkpoint(path: Path, **changes: Any) -> Run:
+    """The run in the file, with `changes` of its settings. RunError if the file is damaged or foreign."""
     arrays, state = load_arrays(path, CHECKPOINT)
     try:
-        settings = Settings.from_json(state["settings"], path)
-        run = new_run(settings if epochs is None else replace(settings, epochs=epochs))
+        run = new_run(replace(Settings.from_json(state["settings"], path), **changes))
         run.history = [Epoch(**epoch) for epoch in state["history"]]
         run.partial = Partial(**state["partial"])
         run.order.bit_generator.state = state["order"]

@@ -20,6 +20,9 @@ from models.progress import Progress, asked_to_stop
 from models.settings import Settings
 from models.training import Run, new_run, prepare, train
 
+CHANGEABLE = ("epochs", "backend")  # what may be given anew when a run is continued
+RESUME = "continue this run; --epochs may be raised, and another --backend goes on within rounding only"
+
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
@@ -36,10 +39,18 @@ def build_parser() -> argparse.ArgumentParser:
     group = command.add_argument_group("the run")
     for option in fields(Settings):
         _add_option(group, option.name, option.default, option.metadata)
+    group.add_argument(
+        "--eager",
+        dest="backend",
+        action="store_const",
+        const="eager",
+        default=argparse.SUPPRESS,
+        help="compute the steps operation by operation: the same as --backend eager",
+    )
     group = command.add_argument_group("the folder")
     group.add_argument("--out", type=Path, metavar="FOLDER", help="where results go (default: runs/DATE-TIME)")
     group.add_argument("--force", action="store_true", help="replace the run that the folder holds")
-    group.add_argument("--resume", type=Path, metavar="FOLDER", help="continue this run; --epochs may be raised")
+    group.add_argument("--resume", type=Path, metavar="FOLDER", help=RESUME)
     group.add_argument("--no-figures", action="store_true", help="draw no figures")
     command.set_defaults(action=_train)
     command = commands.add_parser("evaluate", help="test the network of a run again", allow_abbrev=False)
@@ -135,11 +146,11 @@ def _resumed(options: argparse.Namespace, given: dict[str, Any]) -> tuple[Run, P
     """The run in the folder to be resumed, and that folder."""
     if options.out or options.force:
         raise RunError("--resume writes to the folder of the run: leave out --out and --force")
-    if given.keys() - {"epochs"}:
-        names = ", ".join("--" + name.replace("_", "-") for name in sorted(given.keys() - {"epochs"}))
+    if fixed := sorted(given.keys() - set(CHANGEABLE)):
+        names = ", ".join("--" + name.replace("_", "-") for name in fixed)
         raise RunError(f"--resume keeps the settings of the run: leave out {names}")
     folder: Path = options.resume
-    run = load_checkpoint(folder / outputs.CHECKPOINT, given.get("epochs"))
+    run = load_checkpoint(folder / outputs.CHECKPOINT, **given)
     if run.settings.epochs < len(run.history):
         raise RunError(f"--epochs {run.settings.epochs}: the run in {folder} has already done {len(run.history)}")
     outputs.write_settings(folder, run.settings)

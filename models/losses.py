@@ -8,10 +8,9 @@ fed Tensors a Tensor to differentiate.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from tinygrad_scratch.nn import functional as F
-
 import tinygrad_scratch as tg
 from models.data import Array, one_hot
+from tinygrad_scratch.nn import functional as F
 
 
 class Loss(NamedTuple):

@@ -17,6 +17,7 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,8 @@ def _results(run: Run, tested: Measured, counts: Array, interrupted: bool) -> Ma
         "interrupted": interrupted,
         "training_seconds": seconds,
         "examples_per_second": seen / seconds,
+        "backend": run.settings.backend,
+        "fallback": next((plan.fallback for plan in getattr(run.step, "plans", ()) if plan.fallback), None),
         "parameters": sum(array.size for array in run.model.state_dict().values()),
         "confusion": counts.tolist(),
         "seed": run.settings.seed,
@@ -129,6 +132,7 @@ def _results(run: Run, tested: Measured, counts: Array, interrupted: bool) -> Ma
         "versions": {
             "python": platform.python_version(),
             "numpy": np.__version__,
+            **({"numba": version("numba")} if run.settings.backend == "numba" else {}),
             "tinygrad_scratch": tg.__version__,
         },
         "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},

@@ -11,6 +11,7 @@ from models.losses import LOSSES
 from models.mlp import ACTIVATIONS, INITS
 
 INPUTS, CLASSES, EXAMPLES = 784, 10, 60_000
+BACKENDS = ("auto", "numpy", "numba", "eager")
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:
@@ -49,18 +50,22 @@ class Settings:
     loss: str = _option("cross_entropy", "what is made small", choices=tuple(LOSSES))
     init: str = _option("he", "how the weights are drawn", choices=INITS)
     init_std: float = _option(1.0, "standard deviation of the weights, for --init normal", float)
-    lr: float = _option(0.05, "learning rate", float)
+    lr: float = _option(0.04, "learning rate", float)
     momentum: float = _option(0.9, "share of the last step that is carried into the next", float)
     dampening: float = _option(0.0, "share of the gradient that momentum leaves out", float)
     weight_decay: float = _option(0.0, "pull of every parameter towards zero", float)
     nesterov: bool = _option(False, "Nesterov's momentum", bool)
-    batch_size: int = _option(64, "examples a step", int)
+    batch_size: int = _option(50, "examples a step", int)
     epochs: int = _option(10, "passes over the training examples", int)
     seed: int = _option(0, "of all that is drawn: split, weights, order", int)
     validation: int = _option(5_000, "training images held out, to watch progress on", int)
     examples: int | None = _option(None, "training images used, drawn from the rest (default: all the rest)", int)
+    backend: str = _option(
+        "auto", "what computes the steps; auto is numba if it is installed, else numpy", choices=BACKENDS
+    )
 
     def __post_init__(self) -> None:
+        _check_choices(self)
         _check_network(self)
         _check_optimizer(self)
         _check_amounts(self)
@@ -103,14 +108,17 @@ def _require(condition: bool, name: str, value: Any, must: str) -> None:
         raise RunError(f"{name} {value}: must be {must}")
 
 
+def _check_choices(settings: Settings) -> None:
+    for option in fields(settings):
+        value, choices = getattr(settings, option.name), option.metadata["choices"]
+        _require(not choices or value in choices, option.name, repr(value), f"one of {', '.join(choices or ())}")
+
+
 def _check_network(settings: Settings) -> None:
     sizes, text = settings.sizes, ",".join(map(str, settings.sizes))
     _require(len(sizes) >= 2 and min(sizes) >= 1, "sizes", text, "two or more whole numbers of at least 1")
     ends = (sizes[0], sizes[-1]) == (INPUTS, CLASSES)
     _require(ends, "sizes", text, f"{INPUTS} first, MNIST's pixels, and {CLASSES} last, its classes")
-    for name, known in (("activation", tuple(ACTIVATIONS)), ("loss", tuple(LOSSES)), ("init", INITS)):
-        value = getattr(settings, name)
-        _require(value in known, name, repr(value), f"one of {', '.join(known)}")
     _require(0 < settings.init_std < math.inf, "init std", settings.init_std, "greater than 0 and finite")
 
 

@@ -2,19 +2,21 @@
 
 Three random streams grow from the seed and never touch each other: which examples are held out, the first weights,
 and the order of the examples. A run can stop after any step and go on later as if it had not.
+
+The training step is captured: recorded once and replayed, by numba in compiled code that does many steps at a time.
+What is learned is the same as eagerly, within the rounding of sums that are added in another order.
 """
 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
 import tinygrad_scratch as tg
-from models.data import Array, Mnist, batches, flatten, split
+from models.data import Array, Mnist, flatten, split
 from models.files import RunError
 from models.losses import LOSSES, Loss
 from models.mlp import MLP
@@ -40,7 +42,10 @@ class Measured(NamedTuple):
 
 @dataclass
 class Epoch:
-    """One finished epoch. The training figures are means over its steps, the validation figures are of its end."""
+    """One finished epoch. The training figures are means over its steps, the validation figures are of its end.
+
+    The seconds are those of the steps; in the first epoch, or after a resume, also of recording and compiling the step.
+    """
 
     epoch: int
     train_loss: float
@@ -64,11 +69,15 @@ class Partial:
 
 @dataclass
 class Run:
-    """All that changes in training. `order` draws the order of the examples; its state is that before this epoch."""
+    """All that changes in training. `order` draws the order of the examples; its state is that before this epoch.
+
+    `step` is captured unless the settings' back end is "eager".
+    """
 
     settings: Settings
     model: MLP
     optimizer: SGD
+    step: Step
     order: np.random.Generator
     history: list[Epoch] = field(default_factory=list)
     partial: Partial = field(default_factory=Partial)
@@ -80,7 +89,10 @@ def _streams(seed: int) -> list[np.random.Generator]:
 
 
 def new_run(settings: Settings) -> Run:
-    """A run before its first step. The same settings give the same run, bit for bit."""
+    """A run before its first step. The same settings give the same run, bit for bit.
+
+    Its settings name the back end that "auto" stands for here. RunError if numba is wanted and not installed.
+    """
     _, weights, order = _streams(settings.seed)
     model = build_model(settings, weights)
     optimizer = SGD(
@@ -91,7 +103,15 @@ def new_run(settings: Settings) -> Run:
         weight_decay=settings.weight_decay,
         nesterov=settings.nesterov,
     )
-    return Run(settings, model, optimizer, order)
+    step = make_step(model, optimizer, LOSSES[settings.loss])
+    if settings.backend != "eager":
+        try:
+            step = tg.capture(step, backend=settings.backend)
+        except ImportError:
+            advice = "pip install 'tinygrad_scratch[jit]', or choose --backend numpy, which differs in rounding only"
+            raise RunError(f"backend numba: numba is not installed: {advice}") from None
+        settings = replace(settings, backend=step.backend)
+    return Run(settings, model, optimizer, step, order)
 
 
 def build_model(settings: Settings, rng: np.random.Generator | None = None) -> MLP:
@@ -124,30 +144,70 @@ def make_step(model: MLP, optimizer: SGD, loss: Loss) -> Step:
     return step
 
 
-def train_epoch(
-    run: Run, training: Examples, stop: Callable[[], bool], show: Callable[[Partial], None], step: Step
-) -> bool:
-    """Finish the epoch under way, or leave it at the step after which `stop()` is true; True if it is finished.
+def train_epoch(run: Run, training: Examples, stop: Callable[[], bool], show: Callable[[Partial], None]) -> bool:
+    """Finish the epoch under way, or leave it between two steps when `stop()` is true; True if it is finished.
 
-    `show` is called after each step.
+    `show` and `stop` are called after each step, or, where compiled code does many, about 20 times a second.
     """
-    partial, began = run.partial, time.perf_counter() - run.partial.seconds
+    partial, size, began = run.partial, run.settings.batch_size, time.perf_counter() - run.partial.seconds
     state = run.order.bit_generator.state
     order = run.order.permutation(len(training.labels))
-    targets = LOSSES[run.settings.loss].targets(training.labels)
-    for batch in islice(batches(order, run.settings.batch_size), partial.steps, None):
-        value, logits = step(training.x[batch], targets[batch])
-        partial.steps += 1
-        partial.seen += len(batch)
-        partial.loss += value.item() * len(batch)
-        partial.correct += int(np.count_nonzero(logits.data.argmax(axis=1) == training.labels[batch]))
+
+    def after(losses: Array, logits: Array) -> bool:
+        taken = order[partial.seen : partial.seen + len(logits)]
+        partial.correct += int(np.count_nonzero(logits.argmax(axis=1) == training.labels[taken]))
+        for loss in losses.tolist():  # one by one, so that the sum does not depend on how many come at a time
+            count = min(size, len(order) - partial.seen)
+            partial.steps += 1
+            partial.seen += count
+            partial.loss += loss * count
         partial.seconds = time.perf_counter() - began
         show(partial)
-        if stop():
-            break
+        return stop()
+
+    targets = LOSSES[run.settings.loss].targets(training.labels)
+    take_steps(run, training.x, targets, order[partial.steps * size :], after)
     if partial.seen < len(order):
         run.order.bit_generator.state = state
     return partial.seen == len(order)
+
+
+def take_steps(run: Run, x: Array, targets: Array, order: Array, after: Callable[[Array, Array], bool]) -> None:
+    """Do a step for each batch of the examples in `order`, until `after` answers true.
+
+    after: is given the losses (steps,) and the logits (examples, classes) of the steps since it was last called.
+
+    The first step of a run is computed eagerly, as it makes the momentum; of a captured step all others are replays.
+    """
+    size = run.settings.batch_size
+    while len(order):
+        if isinstance(run.step, tg.Captured) and (run.history or run.partial.steps):
+            if not run.step.plans:
+                rehearse(run, x, targets)
+            size = min(size, len(order))
+            run.step.epoch(x, targets, order=order, batch_size=size, progress=lambda done, steps, made: after(*made))
+            return
+        batch, order = order[:size], order[size:]
+        value, logits = run.step(x[batch], targets[batch])
+        if after(value.data[np.newaxis], logits.data):
+            return
+
+
+def rehearse(run: Run, x: Array, targets: Array) -> None:
+    """Have the step recorded for both lengths of batch, and undo what that did to the weights and the momentum.
+
+    What is recorded is computed eagerly, and rounded otherwise than replays. So it is not a part of the run: a run that
+    is continued records its step where the run that was not stopped had long been replaying.
+    """
+    weights = run.model.state_dict()
+    momentum = [array for arrays in run.optimizer.state.values() for array in arrays.values()]
+    before = [array.copy() for array in momentum]
+    for length in (run.settings.batch_size, len(x) % run.settings.batch_size):
+        for _ in range(2 if length else 0):
+            run.step(x[:length], targets[:length])
+    run.model.load_state_dict(weights)
+    for array, values in zip(momentum, before, strict=True):  # in place: the captured step holds on to these arrays
+        array[...] = values
 
 
 def train(
@@ -164,10 +224,9 @@ def train(
     `after_epoch` is called when an epoch has entered the history. Raises RunError if the loss is no longer finite.
     """
     loss = LOSSES[run.settings.loss]
-    step = make_step(run.model, run.optimizer, loss)
     while len(run.history) < run.settings.epochs:
         with np.errstate(all="ignore"):  # no warning is needed where `_close_epoch` looks at the loss itself
-            if not train_epoch(run, training, stop, show, step):
+            if not train_epoch(run, training, stop, show):
                 return False
             validated = measure(run.model, loss, validation) if len(validation.labels) else None
         _close_epoch(run, validated)

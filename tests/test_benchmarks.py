@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import graphs, imports, measure, ops, steps, training
+from benchmarks import capture, graphs, imports, measure, ops, steps, training
 from benchmarks.hand_derived import NETWORKS
 from benchmarks.peers import PEERS, YARDSTICK
 from benchmarks.worker import Loaded, Worker, problem
@@ -139,6 +139,18 @@ def test_ops_rules_by_hand_are_what_backward_computes():
                 np.testing.assert_allclose(grad, expected, rtol=1e-6, err_msg=name)
 
 
+def test_capture(tmp_path, monkeypatch):
+    monkeypatch.setattr(capture, "STARTS", ("ours-numpy",))
+    monkeypatch.setattr(capture, "EPOCHS", ("ours-numpy", "hand-derived"))
+    capture.main(["--quick", "--shapes", "kth-online", "--out", str(tmp_path)])
+    found = written(tmp_path, "capture.json")
+    memory = found["memory_kb"]["kth-online"]
+    assert 0 < memory["ours-numpy"] < 1.3 * memory["preallocated"]
+    assert found["start_ms"]["kth-online"]["ours-numpy"] > 0
+    assert set(found["epoch_s"]) == {"ours-numpy", "hand-derived"}
+    assert all(seconds > 0 for seconds in found["epoch_s"].values())
+
+
 def test_graphs(tmp_path):
     graphs.main(["--quick", "--out", str(tmp_path)])
     for kind, found in written(tmp_path, "graphs.json")["graphs"].items():
@@ -171,7 +183,7 @@ def test_command_line(capsys):
     assert command_line.main([]) == 2
     assert command_line.main(["nothing"]) == 2
     assert command_line.main(["--help"]) == 0
-    assert set(command_line.COMMANDS) == {"steps", "ops", "graphs", "import", "training"}
+    assert set(command_line.COMMANDS) == {"steps", "capture", "ops", "graphs", "import", "training"}
     with pytest.raises(SystemExit):
         steps.parse(["--rounds", "0"])
 

@@ -1,4 +1,7 @@
-"""The parts of `models`: data, files, settings, network, losses, training, figures. See also `test_models_cli.py`."""
+"""The parts of `models`: data, files, settings, network, losses, training, figures.
+
+See also `test_models_capture.py`, about what computes the steps, and `test_models_cli.py`.
+"""
 
 import hashlib
 import io
@@ -35,7 +38,7 @@ from models.settings import Settings
 from models.training import Epoch, Examples, measure, new_run, prepare, train
 
 ROOT = Path(models.__file__).parent.parent
-SMALL = Settings(sizes=(784, 12, 10), examples=600, validation=200, batch_size=50, epochs=2)
+SMALL = Settings(sizes=(784, 12, 10), examples=600, validation=200, batch_size=50, epochs=2, backend="numpy")
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +161,7 @@ class TestSettings:
             ({"activation": "step"}, "activation 'step': must be one of sigmoid, tanh"),
             ({"loss": "hinge"}, "loss 'hinge': must be one of cross_entropy"),
             ({"init": "zero"}, "init 'zero': must be one of default"),
+            ({"backend": "gpu"}, "backend 'gpu': must be one of auto, numpy, numba, eager"),
             ({"init_std": 0.0}, "init std 0.0: must be greater than 0"),
             ({"lr": -0.1}, "lr -0.1: must be greater than 0"),
             ({"lr": float("nan")}, "lr nan: must be greater than 0"),
@@ -276,6 +280,7 @@ class TestTraining:
             examples=1000,
             validation=500,
             epochs=3,
+            backend="numpy",
         )
         run = new_run(settings)
         training, validation = prepare(settings, mnist)
@@ -295,41 +300,14 @@ class TestTraining:
         assert [len(part.labels) for part in first] == [600, 200]
 
     def test_no_validation(self, mnist):
-        settings = Settings(sizes=(784, 10), examples=100, validation=0, batch_size=30, epochs=1)
+        settings = Settings(sizes=(784, 10), examples=100, validation=0, batch_size=30, epochs=1, backend="numpy")
         run = new_run(settings)
         train(run, *prepare(settings, mnist))
         assert run.history[0].validation_loss is None
         assert run.partial.steps == 0
 
-    def test_divergence_is_said_and_ends_the_run(self, mnist):
-        settings = Settings(sizes=(784, 16, 10), lr=1e30, examples=500, validation=0, batch_size=50)
-        with pytest.raises(RunError, match="loss of epoch 1 is not finite: training diverged; a smaller"):
-            train(new_run(settings), *prepare(settings, mnist))
 
-    @pytest.mark.parametrize("stop_after", [1, 7, 12, 13])
-    def test_stopped_after_any_step_it_goes_on_bit_for_bit(self, mnist, tmp_path, stop_after):
-        examples = prepare(SMALL, mnist)
-        straight = new_run(SMALL)
-        assert train(straight, *examples)
-
-        run, steps = new_run(SMALL), 0
-
-        def stop() -> bool:
-            return steps >= stop_after
-
-        def count(partial: object) -> None:
-            nonlocal steps
-            steps += 1
-
-        assert not train(run, *examples, stop=stop, show=count)
-        assert steps == stop_after
-        save_checkpoint(tmp_path / "run", run)
-        resumed = load_checkpoint(tmp_path / "run")
-        assert train(resumed, *examples)
-        _assert_same_run(resumed, straight)
-
-
-def _assert_same_run(one, other) -> None:
+def assert_same_run(one, other) -> None:
     weights, twins = one.model.state_dict(), other.model.state_dict()
     assert weights.keys() == twins.keys()
     assert all(weights[name].tobytes() == twins[name].tobytes() for name in weights)
@@ -464,7 +442,7 @@ class TestWeightsAndCheckpoints:
         loaded = load_checkpoint(tmp_path / "run")
         assert loaded.settings == run.settings
         assert loaded.history == run.history
-        _assert_same_run(loaded, run)
+        assert_same_run(loaded, run)
 
     def test_a_checkpoint_that_makes_no_sense_is_refused(self, tmp_path):
         run = new_run(SMALL)

@@ -1,6 +1,7 @@
 """`python -m models`, as its users meet it: what it writes, how it is stopped and continued, and what it refuses."""
 
 import csv
+import importlib.util
 import json
 import os
 import pickle
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+from test_models_capture import compiled_code  # noqa: F401 (a fixture)
 
 import models
 from models.cli import main
@@ -68,7 +70,9 @@ class TestWhatARunLeaves:
         assert results["test"]["accuracy"] > 0.5
         assert results["parameters"] == 784 * 12 + 12 + 12 * 10 + 10
         assert results["seed"] == 0
-        assert results["versions"].keys() == {"python", "numpy", "tinygrad_scratch"}
+        backend = "numpy" if importlib.util.find_spec("numba") is None else "numba"
+        assert (settings["backend"], results["backend"], results["fallback"]) == (backend, backend, None)
+        assert results["versions"].keys() == {"python", "numpy", "tinygrad_scratch"} | ({backend} - {"numpy"})
         assert not results["interrupted"]
 
     def test_history(self, finished):
@@ -89,6 +93,18 @@ class TestWhatARunLeaves:
         assert weights(tmp_path / "again") == weights(finished)
         assert train(tmp_path / "other", "--epochs", 4, "--seed", 1) == 0
         assert weights(tmp_path / "other") != weights(finished)
+
+    @pytest.mark.parametrize(
+        ("option", "backend"),
+        [(["--eager"], "eager"), (["--backend", "eager"], "eager"), (["--backend", "numpy"], "numpy")],
+    )
+    def test_what_computes_the_steps_makes_no_difference(self, finished, tmp_path, option, backend):
+        assert train(tmp_path / "run", "--epochs", 4, *option) == 0
+        results, others = (json.loads((folder / "results.json").read_text()) for folder in (tmp_path / "run", finished))
+        assert (results["backend"], "numba" in results["versions"]) == (backend, False)
+        assert json.loads((tmp_path / "run" / "settings.json").read_text())["backend"] == backend
+        assert results["test"]["loss"] == pytest.approx(others["test"]["loss"], rel=1e-3)
+        assert results["test"]["accuracy"] == pytest.approx(others["test"]["accuracy"], abs=1e-3)
 
     def test_a_terminal_is_not_needed_and_matplotlib_neither(self, tmp_path):
         program = (
@@ -131,6 +147,16 @@ class TestResume:
         assert any(name.endswith("momentum_buffer") for name in arrays)
         assert state["order"] == other["order"]
         assert json.loads((tmp_path / "run" / "settings.json").read_text())["epochs"] == 4
+
+    def test_another_back_end_may_take_over(self, finished, tmp_path):
+        assert train(tmp_path / "run", "--epochs", 2, "--backend", "numpy") == 0
+        arguments = ["train", "--resume", str(tmp_path / "run"), "--no-figures"]
+        assert main([*arguments, "--epochs", "3"]) == 0
+        assert json.loads((tmp_path / "run" / "settings.json").read_text())["backend"] == "numpy"
+        assert main([*arguments, "--epochs", "4", "--eager"]) == 0
+        results, others = (json.loads((folder / "results.json").read_text()) for folder in (tmp_path / "run", finished))
+        assert results["backend"] == "eager"
+        assert results["test"]["loss"] == pytest.approx(others["test"]["loss"], rel=1e-3)
 
     def test_a_finished_run_is_only_written_again(self, finished, tmp_path):
         assert train(tmp_path / "run", "--epochs", 4) == 0
@@ -205,6 +231,7 @@ class TestRefusals:
             (["--sizes", "3072,10"], "sizes 3072,10: must be 784 first"),
             (["--activation", "step"], "argument --activation: invalid choice: 'step'"),
             (["--loss", "hinge"], "argument --loss: invalid choice: 'hinge'"),
+            (["--backend", "gpu"], "argument --backend: invalid choice: 'gpu'"),
             (["--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
             (["--lr", "nan"], "lr nan: must be greater than 0"),
             (["--momentum", "1"], "momentum 1.0: must be at least 0 and less than 1"),
@@ -290,6 +317,14 @@ class TestRefusals:
         for name in ("checkpoint.safetensors", "weights.safetensors"):
             assert after[name] == before[name]
         assert main(["train", "--resume", str(folder), "--epochs", "4", "--no-figures"]) == 0
+        assert weights(folder) == weights(finished)
+
+    def test_no_place_for_compiled_code(self, finished, tmp_path, monkeypatch):
+        """It is compiled for this process alone, and is the same."""
+        folder = tmp_path / "run"
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("TINYGRAD_SCRATCH_CACHE", str(tmp_path / "file" / "cache"))
+        assert train(folder, "--epochs", 4) == 0
         assert weights(folder) == weights(finished)
 
     @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
