@@ -26,6 +26,8 @@ def project(g: Any, shape: Shape, dtype: np.dtype[Any]) -> Any:
         raise TypeError(f"only floating-point Tensors have gradients, and this one of shape {shape} has dtype {dtype}")
     if g.shape != shape:
         extra = g.ndim - len(shape)
+        if extra == 1 and g.shape[1:] == shape and g.dtype is dtype:  # a bias over a batch: nearly every call
+            return np.add.reduce(g, axis=0) if g.shape[0] != 1 else g.reshape(shape)
         if extra < 0:
             raise ValueError(_misfit(g, shape))
         if prod(g.shape[:extra]) != 1:

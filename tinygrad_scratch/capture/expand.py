@@ -71,6 +71,7 @@ def affine(x: Any, weight: Any, bias: Any) -> Any:
 
 
 EXPANSIONS: dict[str, Any] = {
+    "squared_error": lambda a, b: np.sum(np.square(np.subtract(a, b))),
     "sigmoid": sigmoid,
     "relu": lambda x: np.maximum(x, 0),
     "leaky_relu": lambda x, slope=0.01: np.where(x > 0, x, slope * x),

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinygrad_scratch.errors import describe
 from tinygrad_scratch.ops.elementwise import square, subtract
-from tinygrad_scratch.ops.fused import bce_with_logits, cross_entropy_labels, cross_entropy_probabilities
+from tinygrad_scratch.ops.fused import bce_with_logits, cross_entropy_labels, cross_entropy_probabilities, squared_error
 from tinygrad_scratch.ops.reductions import mean, sum_
 from tinygrad_scratch.ops.shaping import moveaxis
 from tinygrad_scratch.tensor import Tensor
@@ -80,7 +80,10 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
     """
     reduce = reduction_named(reduction)
     input, target = _same_shape("mse_loss", input, target)
-    return reduce(square.apply(subtract.apply(input, target)))
+    if reduction == "none":
+        return reduce(square.apply(subtract.apply(input, target)))
+    total = squared_error.apply(input, target)
+    return total if reduction == "sum" else total / input.size
 
 
 def reduction_named(name: str) -> Reduce:

@@ -103,6 +103,11 @@ def _cross_entropy_rule(g: Any, y: Any, z: Any, t: Any) -> Any:
     return (softmax(z) * np.sum(t, axis=-1, keepdims=True) - t) * g[..., None]
 
 
+def _squared_error(a: Any, b: Any) -> Any:
+    """sum((a - b)**2): one row for what squared losses are made of."""
+    return np.add.reduce(np.square(np.subtract(a, b)), axis=None)
+
+
 def _bce_with_logits(x: Any, target: Any) -> Any:
     """-(t log(sigmoid(x)) + (1 - t) log(1 - sigmoid(x))) = max(x, 0) - x t + log1p(exp(-|x|)), elementwise and stable."""
     x = real(x)
@@ -128,5 +133,6 @@ log_softmax = general(_log_softmax,    lambda g, y, x, axis=-1: g - np.exp(y) * 
 cross_entropy_labels = general(_cross_entropy_labels, _cross_entropy_labels_rule, None, reference=lambda z, t: -np.take_along_axis(np.log(np.exp(z) / np.sum(np.exp(z), axis=-1, keepdims=True)), np.expand_dims(t, -1), axis=-1)[..., 0], domain=_classes)
 cross_entropy_probabilities = general(_cross_entropy, _cross_entropy_rule, lambda g, y, z, t: -log_softmax(z) * g[..., None], name="cross_entropy_probabilities", reference=lambda z, t: -np.sum(t * np.log(np.exp(z) / np.sum(np.exp(z), axis=-1, keepdims=True)), axis=-1), domain=_probabilities)
 check_labels = general(_check_labels, None, domain=Domain((Integers(0, 4),), ((((3,),), {"classes": 4}),)))
+squared_error = general(_squared_error, lambda g, y, a, b: g * (2 * (a - b)), lambda g, y, a, b: g * (2 * (b - a)), reference=lambda a, b: np.sum((a - b) * (a - b)), domain=reals.with_cases((((2, 3), (2, 3)), {}), (((4,), (4,)), {}), (((), ()), {})))
 bce_with_logits = elementwise(_bce_with_logits, lambda g, y, x, t: g * (sigmoid(x) - t), lambda g, y, x, t: -g * x, reference=lambda x, t: -(t * np.log(1 / (1 + np.exp(-x))) + (1 - t) * np.log(1 / (1 + np.exp(x)))), domain=_targets)
 # fmt: on
