@@ -30,7 +30,9 @@ def test_the_examples_run():
     losses = [float(shown["step"](x, labels)) for _ in range(100)]
     assert losses[-1] < 0.5 * losses[0]
     np.testing.assert_allclose(shown["x"].grad.numpy(), 2 * np.tanh([0.3, 0.7]) / np.cosh([0.3, 0.7]) ** 2)
-    quoted = [line.split("#")[0].strip() for line in next(b for b in BLOCKS if "..." in b).splitlines() if "out=" in line]
+    quoted = [
+        line.split("#")[0].strip() for line in next(b for b in BLOCKS if "..." in b).splitlines() if "out=" in line
+    ]
     source = shown["step"].source
     assert quoted
     for line in quoted:

@@ -114,11 +114,15 @@ def pull(
 
 def own(parts: Sequence[Any], seen: Sequence[Any]) -> list[Array]:
     """`parts` as arrays that share memory neither with each other nor with `seen`, and can be written."""
-    taken = {id(_owner(a)) for a in seen}
+    taken = {id(a if a.base is None else _owner(a)) for a in seen}
     result = []
     for part in parts:
         array = part if type(part) is np.ndarray else np.asarray(part)
-        owner = array if array.base is None else _owner(array)
+        base = array.base
+        if base is None:
+            owner: Any = array
+        else:
+            owner = base if base.__class__ is np.ndarray and base.base is None else _owner(array)
         if id(owner) in taken or not array.flags.writeable:
             owner = array = array.copy()
         taken.add(id(owner))

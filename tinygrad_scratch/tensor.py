@@ -163,7 +163,7 @@ class Tensor:
         if self.requires_grad and is_grad_enabled():
             raise TypeError(
                 f"np.asarray of {describe(self)}, which requires a gradient, would lose the graph; use t.detach() or "
-                "t.numpy() for its values, a NumPy function that is a row of the table to stay in the graph, or no_grad()"
+                "t.numpy() for its values, a NumPy function that is a row of the table to stay in it, or no_grad()"
             )
         return np.array(self.numpy(), dtype=dtype, copy=copy)  # where it shares memory, it is read-only
 

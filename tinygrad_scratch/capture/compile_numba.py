@@ -6,8 +6,11 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,8 +18,9 @@ import numpy as np
 from tinygrad_scratch._typing import Array
 from tinygrad_scratch.capture import compile_numpy
 from tinygrad_scratch.capture.emit_numba import Emitter
-from tinygrad_scratch.capture.lower import Unsupported, lower, needed_outside
+from tinygrad_scratch.capture.lower import lower, needed_outside
 from tinygrad_scratch.capture.memory import Memory, lay_out
+from tinygrad_scratch.capture.simplify import Unsupported
 from tinygrad_scratch.capture.trace import Var
 
 HEAD = '''"""A step compiled by tinygrad_scratch. Generated; safe to delete."""
@@ -43,7 +47,7 @@ def compile_plan(plan: Any) -> Callable[..., Any]:
 class Compiled:
     """A compiled step: its functions, and the memory that its table of addresses points into."""
 
-    core: str  # source
+    core: str  # source of the step for epochs, which give it addresses
     step: Any
     table: Array
     owners: list[Array]  # kept alive: the table holds addresses
@@ -59,11 +63,11 @@ class Compiled:
         try:
             code = self.step(self.table, *arrays)
         except TypeError:  # an input that is not in C order, or not of the machine's byte order
-            arrays = tuple(np.ascontiguousarray(a, v.dtype).reshape(v.shape) for a, v in zip(arrays, self.inputs, strict=True))
+            arrays = tuple(np.require(a, v.dtype, ["C", "A", "E"]).reshape(v.shape) for a, v in zip(arrays, self.inputs, strict=True))
             code = self.step(self.table, *arrays)
         if code:
             refuse(code)
-        return [r.copy() if not isinstance(r, int) else np.array(arrays[r]) for r in self.results]
+        return [r.copy() if isinstance(r, np.ndarray) else _shown(arrays[r[0]], r[1]) for r in self.results]
 
 
 def _compile(plan: Any) -> Compiled:
@@ -74,15 +78,10 @@ def _compile(plan: Any) -> Compiled:
     kept = needed_outside(items, plan.outputs)
     memory = lay_out([item.use(kept) for item in items], plan.outputs)
     emitter = Emitter(items, kept, plan.inputs, _places(plan, memory))
-    core = f"@njit(types.int64(types.int64[::1]), **STEP_OPTIONS)\n{emitter.source('core')}"
-    first = len(emitter.table)
-    inputs = "".join(f", a_{n}" for n in range(len(plan.inputs)))
-    lines = [f"    table[{first + n}] = a_{n}.ctypes.data" for n in range(len(plan.inputs))]
+    emitter.body()
     signature = ", ".join(["types.int64[::1]", *map(array_type, plan.inputs)])
-    wrapper = "\n".join(
-        [f"\n\n@njit(types.int64({signature}), **STEP_OPTIONS)", f"def step(table{inputs}):", *lines, "    return core(table)", ""]
-    )
-    step = load(f"{HEAD}{core}{wrapper}").step
+    step = load(f"{HEAD}@njit(types.int64({signature}), **STEP_OPTIONS)\n{emitter.function('step', direct=True)}").step
+    core = f"@njit(types.int64(types.int64[::1]), **STEP_OPTIONS)\n{emitter.function('core', direct=False)}"
     slabs = memory.allocate()
     arrays = {id(v): _in_slab(v, slabs[memory.place[id(v)]]) for v in emitter.table if id(v) in memory.place}
     owners = [arrays.get(id(v), v.array) for v in emitter.table]
@@ -125,18 +124,26 @@ def _in_slab(var: Var, slab: Any) -> Any:
 
 
 def _result(var: Var, arrays: dict[int, Any], inputs: list[Var]) -> Any:
-    """An array that shows a result after each call; the number of the input if it is (a view of) one."""
+    """An array that shows a result after each call; or, if it is (a view of) an input, its number and the Var."""
     owner = var.root
     if owner in inputs:
-        if var is not owner:
-            raise Unsupported("returning a view of an input")
-        return inputs.index(owner)
+        return inputs.index(owner), var
     flat = arrays.get(id(owner))
     if flat is None:
-        flat = owner.array
         if var is owner:
-            return flat
-        raise Unsupported("returning a view of what was outside")
+            return owner.array
+        flat = owner.array.ravel(order="K")
+        if flat.size and not np.may_share_memory(flat, owner.array):
+            raise Unsupported("returning a view of what has gaps")
+    return _strided(flat, var)
+
+
+def _shown(array: Array, var: Var) -> Array:
+    """A copy of what `var` shows of an input, which lies in C order."""
+    return _strided(array.reshape(-1), var).copy()
+
+
+def _strided(flat: Array, var: Var) -> Array:
     strides: Any = var.strides
     return np.lib.stride_tricks.as_strided(flat[var.offset :], var.shape, [s * var.dtype.itemsize for s in strides])
 
@@ -158,23 +165,57 @@ def load(source: str) -> Any:
     from tinygrad_scratch import __version__
 
     numba_blas()
-    versions = f"{__version__} {numba.__version__} {llvmlite.__version__} {np.__version__} {sys.version} {_cpu()}"
+    versions = f"{__version__} {numba.__version__} {llvmlite.__version__} {np.__version__} {sys.version} {_cpu()} {_runtime()}"
     key = hashlib.sha256(f"{versions}\n{source}".encode()).hexdigest()[:24]
     folder = cache_folder()
     path = folder / f"step_{key}.py"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or path.read_text() != source:
+        if not path.exists() or path.read_bytes() != source.encode():
             _write(path, source)
-    except OSError:  # no place to keep it: compile for this process alone
-        path = Path(tempfile.mkdtemp(prefix="tinygrad_scratch_")) / path.name
-        path.write_text(source)
+        return _kept(path)
+    except OSError:  # no place to keep it, or none left: compile for this process alone
+        module = ModuleType(f"tinygrad_scratch_{path.stem}")
+        exec(source.replace("**STEP_OPTIONS", "**{**STEP_OPTIONS, 'cache': False}"), module.__dict__)
+        return module
+
+
+def _kept(path: Path) -> Any:
+    """The module at `path`, its compiled code from the cache beside it if that is as it was written."""
+    sums, compiled = path.with_suffix(".sums"), path.parent / "__pycache__"
+    if not sums.exists() or sums.read_bytes() != _sums(path).encode():
+        _forget(path)
     try:
-        return _import(path)
+        module = _import(path)
+    except OSError:
+        raise
     except Exception:  # a broken cache must never stand in the way of a right answer
-        for stale in (path.parent / "__pycache__").glob(f"{path.stem}*"):
-            stale.unlink(missing_ok=True)
-        return _import(path)
+        _forget(path)
+        module = _import(path)
+    if compiled.is_dir():
+        with suppress(OSError):
+            written = _sums(path)
+            if not sums.exists() or sums.read_bytes() != written.encode():
+                _write(sums, written)
+    return module
+
+
+def _forget(path: Path) -> None:
+    for stale in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
+        stale.unlink(missing_ok=True)
+
+
+def _sums(path: Path) -> str:
+    """A line for each file of compiled code: a flipped bit in machine code is no error, but a wrong answer."""
+    files = sorted((path.parent / "__pycache__").glob(f"{path.stem}.*.nb?"))
+    return "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()} {file.name}\n" for file in files)
+
+
+@cache
+def _runtime() -> str:
+    """The version of what compiled steps are made of, which is compiled into them."""
+    here = Path(__file__).parent
+    return hashlib.sha256(b"".join((here / name).read_bytes() for name in ("runtime_numba.py", "blas.py"))).hexdigest()
 
 
 def _write(path: Path, source: str) -> None:
@@ -186,6 +227,7 @@ def _write(path: Path, source: str) -> None:
 def _import(path: Path) -> Any:
     spec: Any = importlib.util.spec_from_file_location(f"tinygrad_scratch_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # compiled code that is loaded from the cache looks for its module there
     spec.loader.exec_module(module)
     return module
 

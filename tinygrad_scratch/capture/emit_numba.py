@@ -6,24 +6,34 @@ from typing import Any
 import numpy as np
 
 from tinygrad_scratch._typing import Shape
-from tinygrad_scratch.capture.lower import Check, Item, Loop, Product, Unsupported
+from tinygrad_scratch.capture.lower import Check, Item, Loop, Product
 from tinygrad_scratch.capture.rewrite import uniform
+from tinygrad_scratch.capture.simplify import Unsupported
 from tinygrad_scratch.capture.trace import Instr, Var
 
 _INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "matmul": "*"}
 _COMPARE = {"greater": ">", "greater_equal": ">=", "less": "<", "less_equal": "<=", "equal": "==", "not_equal": "!="}
-_MATH = "log log1p expm1 sqrt sin cos tan tanh sinh cosh floor ceil trunc exp log2 log10".split()
+_MATH = "log log1p expm1 sqrt sin cos tan tanh sinh cosh exp log2 log10".split()
+_WHOLE = "floor ceil trunc rint".split()
 _CALLS = {
     **{name: f"math.{name}({{0}})" for name in _MATH},
+    **{name: f"np.{name}({{0}})" for name in (*_WHOLE, "cbrt")},
     "arcsin": "math.asin({0})", "arccos": "math.acos({0})", "arctan": "math.atan({0})", "arctan2": "math.atan2({0}, {1})",
     "arcsinh": "math.asinh({0})", "arccosh": "math.acosh({0})", "arctanh": "math.atanh({0})", "hypot": "math.hypot({0}, {1})",
-    "negative": "-{0}", "absolute": "abs({0})", "square": "{0} * {0}", "reciprocal": "{one} / {0}", "copy": "{0}", "gather": "{0}",
+    "negative": "-{0}", "absolute": "abs({0})", "square": "{0} * {0}", "reciprocal": "{one} / {0}", "copy": "{0}", "spread": "{0}",
     "maximum": "larger({0}, {1})", "minimum": "smaller({0}, {1})", "exp2": "math.pow({two}, {0})", "zeros_like": "{zero}",
     "ones_like": "{one}", "logical_and": "({0} and {1})", "logical_or": "({0} or {1})", "logical_xor": "({0} != {1})",
     "logical_not": "(not {0})", "isnan": "math.isnan({0})", "isinf": "math.isinf({0})", "isfinite": "math.isfinite({0})",
     "sign": "({one} if {0} > {zero} else (-{one} if {0} < {zero} else {0}))", "power": "{0} ** {1}",
-    "logaddexp": "(larger({0}, {1}) + math.log1p(math.exp(-abs({0} - {1}))))",
+    "logaddexp": "({0} + {log2} if {0} == {1} else larger({0}, {1}) + math.log1p(math.exp(-abs({0} - {1}))))",
+    "floor_divide": "{0} // {1}", "remainder": "{0} % {1}", "bitwise_and": "{0} & {1}", "bitwise_or": "{0} | {1}",
+    "bitwise_xor": "{0} ^ {1}", "invert": "~{0}",
 }  # fmt: skip
+_LOGICAL = {"bitwise_and": "logical_and", "bitwise_or": "logical_or", "bitwise_xor": "logical_xor", "invert": "logical_not",
+            "add": "logical_or", "multiply": "logical_and"}  # fmt: skip
+"""What operations on integers are for booleans."""
+_OF_ANY_KIND = frozenset("where astype copy spread gather zeros_like ones_like maximum minimum".split())
+_LOG2 = float(np.log(2))
 _SMALL_PRODUCT = 1024  # multiply-adds: below, plain loops are done before a call has begun
 
 
@@ -47,7 +57,7 @@ class Emitter:
         if id(owner) not in self.names:
             if str(owner.dtype) not in _POINTERS:
                 raise Unsupported(f"dtype {owner.dtype}")
-            self.names[id(owner)] = f"p_{owner.name}"
+            self.names[id(owner)] = f"p_{owner.name}" if owner.name else self.fresh("local")
             if owner not in self.inputs:
                 self.table.append(owner)
         return self.names[id(owner)]
@@ -74,8 +84,8 @@ class Emitter:
 
     # -- items -----------------------------------------------------------------------------------------------------
 
-    def source(self, name: str) -> str:
-        """The whole function."""
+    def body(self) -> None:
+        """Write all items; then the table of addresses is known."""
         phase = ""
         for item in self.items:
             if item.phase != phase:
@@ -87,19 +97,26 @@ class Emitter:
                 self.product(item)
             else:
                 LoopWriter(self, item).write()
+
+    def function(self, name: str, direct: bool) -> str:
+        """The source of the step: of its inputs themselves (`direct`), or with their addresses at the table's end."""
         pointers = [f"    {self.names[id(v)]} = p_{v.dtype}(table[{n}])" for n, v in enumerate(self.table)]
-        for var, n in zip(self.inputs, range(len(self.table), len(self.table) + len(self.inputs)), strict=True):
+        for n, var in enumerate(self.inputs):
             if id(var) in self.names:
-                pointers.append(f"    {self.names[id(var)]} = p_{var.dtype}(table[{n}])")
-        return "\n".join([f"def {name}(table):", *pointers, *self.lines, "    return 0", ""])
+                address = f"a_{n}.ctypes.data" if direct else f"table[{len(self.table) + n}]"
+                pointers.append(f"    {self.names[id(var)]} = p_{var.dtype}({address})")
+        arguments = "".join(f", a_{n}" for n in range(len(self.inputs))) if direct else ""
+        return "\n".join([f"def {name}(table{arguments}):", *pointers, *self.lines, "    return 0", ""])
 
     def check(self, item: Check) -> None:
-        var = item.labels
-        size = int(np.prod(var.shape))
-        i = self.fresh("i")
-        self.write(0, f"for {i} in range({size}):")
-        self.write(1, f"if not 0 <= {self.get(var, f'{i} + {var.offset}')} < {item.classes}:")
-        self.write(2, f"return {item.classes}")
+        var, terms, depth = item.labels, [str(item.labels.offset)], 0
+        strides: Any = var.strides
+        for n, stride in zip(var.shape, strides, strict=True):
+            terms.append(f"{self.fresh('k')} * {stride}")
+            self.write(depth, f"for {terms[-1].split()[0]} in range({n}):")
+            depth += 1
+        self.write(depth, f"if not 0 <= {self.get(var, ' + '.join(terms))} < {item.classes}:")
+        self.write(depth + 1, f"return {item.classes}")
 
     def product(self, item: Product) -> None:
         """A product of matrices (or a stack of them), by BLAS, row-major."""
@@ -110,10 +127,7 @@ class Emitter:
             left, right = _transposed(_matrix(b)), _transposed(_matrix(a))
         else:
             left, right = _matrix(a), _matrix(b)
-        target = _matrix(out) if a.array.ndim > 1 and b.array.ndim > 1 else _as_target(a, b, out)
-        if a.array.ndim > 2 or b.array.ndim > 2:
-            raise Unsupported("a stack of matrix products")
-        self.gemm(left, right, target, out, item)
+        self.gemm(left, right, _matrix(out), out, item)
 
     def gemm(self, left: Any, right: Any, target: Any, out: Var, item: Product) -> None:
         (a, m, k, sa), (b, _, n, sb), (c, _, _, sc) = left, right, target
@@ -139,7 +153,7 @@ class Emitter:
     def small_product(self, left: Any, right: Any, target: Any, item: Product) -> None:
         """A product that is smaller than the call of BLAS would be."""
         (a, m, k, sa), (b, _, n, sb), (c, _, _, sc) = left, right, target
-        i, j, t, total = (self.fresh(stem) for stem in "ijts")
+        i, j, t, total = (self.fresh(stem) for stem in "kjts")  # never i64, which is a type
         zero, one = literal(0, c.dtype), literal(1, c.dtype)
         alpha, beta = self.factor(item.alpha, c), self.factor(item.beta, c)
         self.write(0, f"for {i} in range({m}):")
@@ -164,15 +178,9 @@ class Emitter:
 
 
 def _matrix(var: Var) -> tuple[Var, int, int, Shape]:
-    """(Var, rows, columns, strides); a vector is one row on the left and one column on the right, which its caller knows."""
+    """(Var, rows, columns, strides)"""
     strides: Any = var.strides
-    if len(var.shape) == 2:
-        return var, var.shape[0], var.shape[1], strides
-    raise Unsupported("a product with a vector")
-
-
-def _as_target(a: Var, b: Var, out: Var) -> Any:
-    raise Unsupported("a product with a vector")
+    return var, var.shape[0], var.shape[1], strides
 
 
 def _transposed(matrix: tuple[Var, int, int, Shape]) -> tuple[Var, int, int, Shape]:
@@ -276,7 +284,8 @@ class LoopWriter:
     def write(self) -> None:
         shape = self.loop.shape
         if 0 in shape:
-            self._empty()
+            for row in self.loop.reductions:
+                self._empty(row)
             return
         if self._flat():
             self.axes, self.flat = [0] if shape else [], True
@@ -292,10 +301,11 @@ class LoopWriter:
             self._reduce(reduction)
         self._emit()
 
-    def _empty(self) -> None:
-        for r in self.loop.reductions:
-            if 0 not in r.out.shape:
-                raise Unsupported("a reduction of nothing")
+    def _empty(self, row: Instr) -> None:
+        """A sum or product of nothing: 0 or 1 in each element of the answer."""
+        i = self.e.fresh("z")
+        self.e.write(0, f"for {i} in range({row.out.array.size}):")
+        self.e.write(1, self.e.put(row.out, i, _unit(row)))
 
     def _emit(self) -> None:
         for depth in range(len(self.axes) + 1):
@@ -307,7 +317,7 @@ class LoopWriter:
         deepest = len(self.axes)
         if deepest and not self.at[deepest]:
             self.e.write(deepest, "pass")
-        for depth in range(len(self.axes) - 1, -1, -1):
+        for depth in range(len(self.axes), -1, -1):
             for line in self.after[depth]:
                 self.e.write(depth, line)
 
@@ -339,6 +349,8 @@ class LoopWriter:
     def _row(self, row: Instr) -> None:
         name = row.op.__name__
         expression = self._gather(row) if name == "gather" else self._expression(row)
+        if row.out.dtype.kind in "iu" and row.out.dtype.itemsize < 8:  # which wraps around, as NumPy's do
+            expression = f"{_caster(row.out.dtype)}({expression})"
         result = self.e.fresh()
         deepest = self.at[len(self.axes)]
         deepest.append(f"{result} = {expression}")
@@ -351,12 +363,15 @@ class LoopWriter:
     def _expression(self, row: Instr) -> str:
         name, out = row.op.__name__, row.out.dtype
         common = _common(row)
+        if common.kind == "b":
+            name = _LOGICAL.get(name, name)
+        _refuse_integers(name, common)
         if name == "where":
             c, a, b = row.inputs
             return f"({self._cast(a, out)} if {self._cast(c, np.dtype(bool))} else {self._cast(b, out)})"
         if name == "clip":
             low, high = row.options.get("low"), row.options.get("high")
-            if any(isinstance(x, np.ndarray) and x.ndim for x in (low, high)):
+            if any(isinstance(x, (np.ndarray, tuple, list)) and np.ndim(x) for x in (low, high)):
                 raise Unsupported("clip to arrays")
             text = self._cast(row.inputs[0], out)
             text = text if low is None else f"larger({text}, {literal(low, out)})"
@@ -370,8 +385,8 @@ class LoopWriter:
             return f"exp_f32({args[0]})"
         if name == "astype":
             return self._cast(row.inputs[0], out)
-        constants = {"zero": literal(0, common), "one": literal(1, common), "two": literal(2, common)}
-        text = _CALLS[name].format(*args, **constants)
+        constants = {"zero": literal(0, common), "one": literal(1, common), "two": literal(2, common), "log2": literal(_LOG2, common)}
+        text = args[0] if name in _WHOLE and common.kind != "f" else _CALLS[name].format(*args, **constants)
         return f"{_caster(out)}({text})" if out.kind == "f" and name in (*_MATH, "exp2", "power", "logaddexp") else text
 
     def _cast(self, x: Any, dtype: np.dtype[Any]) -> str:
@@ -408,11 +423,7 @@ class LoopWriter:
         inner = 0
         while inner < depth and (self.flat or self.axes[depth - 1 - inner] in gone):
             inner += 1
-        unit = literal(0 if name == "sum" else 1, out.dtype)
-        if name in ("max", "min"):
-            unit = f"{_caster(out.dtype)}({'-' if name == 'max' else ''}math.inf)"
-            if out.dtype.kind != "f":
-                raise Unsupported(f"{name} of {out.dtype}")
+        unit = _unit(row)
         if axes == "all" or inner == len(gone):
             level = depth - inner
             total = self.e.fresh("s")
@@ -438,13 +449,34 @@ class LoopWriter:
 def _combine(name: str, total: str, value: str, out: Var) -> str:
     if name == "sum":
         return f"plus({total}, {value})" if out.dtype.kind == "f" else f"{total} + {value}"
+    if out.dtype.kind == "b":  # of booleans, the largest is whether any is true
+        return f"({total} {'or' if name in ('any', 'max') else 'and'} {value})"
     return {"max": f"larger({value}, {total})", "min": f"smaller({value}, {total})", "prod": f"{total} * {value}"}[name]
+
+
+def _unit(row: Instr) -> str:
+    """What a reduction starts from."""
+    name, dtype = row.op.__name__, row.out.dtype
+    if name not in ("max", "min") or dtype.kind == "b":
+        return literal(name in ("prod", "all", "min"), dtype)
+    if dtype.kind != "f":
+        raise Unsupported(f"{name} of {dtype}")
+    return literal(-np.inf if name == "max" else np.inf, dtype)
+
+
+def _refuse_integers(name: str, common: np.dtype[Any]) -> None:
+    """Unsupported where compiled arithmetic of integers or booleans is not NumPy's."""
+    known = name in _OF_ANY_KIND or name in _COMPARE or name.startswith(("logical", "is"))
+    if common.kind == "u" and not known or common.kind == "b" and not known:
+        raise Unsupported(f"{name} of {common}")
+    if common.kind == "i" and name in ("power", "reciprocal", "floor_divide", "remainder"):
+        raise Unsupported(f"{name} of integers")
 
 
 def _common(row: Instr) -> np.dtype[Any]:
     """The dtype in which a row computes: NumPy's promotion of its operands (Python numbers are weak)."""
     operands = [x.dtype if isinstance(x, Var) else x for x in row.inputs]
-    if row.op.__name__ in ("gather", "copy"):
+    if row.op.__name__ in ("gather", "copy", "spread"):
         return row.out.dtype
     if row.op.__name__.startswith("logical"):
         return np.dtype(bool)

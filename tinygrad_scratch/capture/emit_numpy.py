@@ -1,5 +1,6 @@
 """The NumPy back end: a plan written as straight-line, readable NumPy, one line a row, every answer into its own buffer."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,21 @@ HELPERS = {
 
 def is_view(instr: Instr) -> bool:
     """Whether the answer shows memory that lies elsewhere, so that it need not be computed again while that stays."""
-    return instr.out.base is not None or instr.op.__name__ == "broadcast_to"
+    return instr.out.base is not None
+
+
+def literal(x: Any) -> str:
+    """Python for a number, or for an option of a row."""
+    if isinstance(x, np.ndarray):
+        return f"np.array({literal(x.tolist())}, {str(x.dtype)!r})"
+    if isinstance(x, np.generic):  # which counts in NumPy's promotion, as a Python number does not
+        return f"np.{x.dtype}({literal(x.item())})"
+    if isinstance(x, (tuple, list)):
+        inner = ", ".join(map(literal, x)) + "," * (type(x) is tuple and len(x) == 1)
+        return f"({inner})" if isinstance(x, tuple) else f"[{inner}]"
+    if isinstance(x, float) and not np.isfinite(x):
+        return f"float({str(x)!r})"
+    return repr(str(x)) if isinstance(x, np.dtype) else repr(x)
 
 
 class Writer:
@@ -44,11 +59,24 @@ class Writer:
     def operand(self, x: Any) -> str:
         if isinstance(x, Var):
             return x.name
-        return repr(x.item() if isinstance(x, np.generic) else x)
+        return literal(x)
 
     def index(self, instr: Instr, arrays: list[Any]) -> str:
         left = iter(arrays)
         return ", ".join(self.operand(next(left)) if i is ARRAY else _slice(i) for i in instr.options["index"]) or "..."
+
+    def object(self, thing: Any, name: str) -> str:
+        """The name under which the source knows a function or option that is not NumPy's."""
+        name = re.sub(r"\W", "_", name)
+        while self.objects.setdefault(name, thing) is not thing:
+            name += "_"
+        return name
+
+    def option(self, key: str, value: Any) -> str:
+        if isinstance(value, (tuple, list)) and not all(isinstance(v, (int, str, float, type(None))) for v in value):
+            return self.object(value, f"option_{key}")
+        plain = (int, float, str, type(None), np.ndarray, np.generic, np.dtype, tuple, list)
+        return literal(value) if isinstance(value, plain) else self.object(value, f"option_{key}")
 
     # -- statements ------------------------------------------------------------------------------------------------
 
@@ -67,7 +95,9 @@ class Writer:
             axis, keep = instr.options.get("axis"), instr.options.get("keepdims", False)
             return [f"{self.use(REDUCE[name])}.reduce({args[0]}, axis={axis}, keepdims={keep}, out={out})"]
         if isinstance(instr.op.fn, np.ufunc):
-            return [f"{self.use(name)}({', '.join(args)}, out={out})"]
+            known = getattr(np, instr.op.fn.__name__, None) is instr.op.fn
+            function = self.use(instr.op.fn.__name__) if known else self.object(instr.op.fn, f"row_{name}")
+            return [f"{function}({', '.join(args)}, out={out})"]
         return [f"{out}[...] = {self.call(instr.op, args, instr.options)}"]
 
     def shown(self, instr: Instr) -> str:
@@ -87,18 +117,15 @@ class Writer:
         if name == "check_labels":
             self.helpers.add(name)
             return f"check_labels({x}, {options['classes']})"
-        if name == "positive":
-            return x
+        if name == "einsum":
+            return f"{self.use('einsum')}({options['subscripts']!r}, {x})"
         return self.call(instr.op, [self.operand(v) for v in instr.inputs], options)
 
     def call(self, op: Op, args: list[str], options: dict[str, Any]) -> str:
         """A row by its NumPy function; a user's own row by the function that they registered."""
         function = next((f for f, answer in ANSWERS.items() if answer is op and getattr(np, f.__name__, None) is f), None)
-        words = [*args, *(f"{k}={v!r}" for k, v in options.items())]
-        if function is not None:
-            return f"{self.use(function.__name__)}({', '.join(words)})"
-        self.objects[op.__name__] = op.fn
-        return f"{op.__name__}({', '.join(words)})"
+        name = self.use(function.__name__) if function is not None else self.object(op.fn, f"row_{op.__name__}")
+        return f"{name}({', '.join([*args, *(f'{k}={self.option(k, v)}' for k, v in options.items())])})"
 
     # -- rows that NumPy has no out= for ---------------------------------------------------------------------------
 
@@ -109,12 +136,16 @@ class Writer:
         return [f"{self.use('matmul')}({args[0]}, {args[1]}, out={out})"]
 
     def _where(self, instr: Instr, out: str, args: list[str]) -> list[str]:
-        copy = self.use("copyto")
-        return [f"{copy}({out}, {args[2]})", f"{copy}({out}, {args[1]}, where={args[0]})"]
+        copy, condition = self.use("copyto"), instr.inputs[0]
+        truth = args[0] if isinstance(condition, Var) and condition.dtype.kind == "b" else f"{self.use('not_equal')}({args[0]}, 0)"
+        return [f"{copy}({out}, {args[2]})", f"{copy}({out}, {args[1]}, where={truth})"]
 
     def _clip(self, instr: Instr, out: str, args: list[str]) -> list[str]:
-        low, high = instr.options.get("low"), instr.options.get("high")
-        return [f"{self.use('clip')}({args[0]}, {low!r}, {high!r}, out={out})"]
+        low, high = literal(instr.options.get("low")), literal(instr.options.get("high"))
+        return [f"{self.use('clip')}({args[0]}, {low}, {high}, out={out})"]
+
+    def _broadcast_to(self, instr: Instr, out: str, args: list[str]) -> list[str]:
+        return [f"{self.use('copyto')}({out}, {args[0]})"]
 
     def _reshape(self, instr: Instr, out: str, args: list[str]) -> list[str]:
         return [f"{self.use('copyto')}({out}.reshape({instr.vars[0].shape}), {args[0]})"]
@@ -123,10 +154,15 @@ class Writer:
         return [f"{self.use('copyto')}({out}, {args[0]}, casting='unsafe')"]
 
     def _getitem(self, instr: Instr, out: str, args: list[str]) -> list[str]:
-        return [f"{out}[...] = {args[0]}[{self.index(instr, instr.inputs[1:])}]"]
+        taken = f"{args[0]}[{self.index(instr, instr.inputs[1:])}]"
+        masked = any(v.dtype.kind == "b" for v in instr.vars[1:])  # ValueError, not a broadcast, if the mask has another count now
+        return [f"{out}[...] = {taken}{f'.reshape({instr.out.shape})' * masked}"]
 
     def _scatter(self, instr: Instr, out: str, args: list[str]) -> list[str]:
-        return [f"{out}[...] = 0", f"{self.use('add')}.at({out}, ({self.index(instr, instr.inputs[1:])},), {args[0]})"]
+        index = self.index(instr, instr.inputs[1:])
+        if all(v.dtype.kind == "b" for v in instr.vars[1:]):  # no element twice
+            return [f"{out}[...] = 0", f"{out}[{index}] = {args[0]}"]
+        return [f"{out}[...] = 0", f"{self.use('add')}.at({out}, np.s_[{index}], {args[0]})"]
 
     def _replace(self, instr: Instr, out: str, args: list[str]) -> list[str]:
         return [f"{self.use('copyto')}({out}, {args[0]})", f"{out}[{self.index(instr, instr.inputs[2:])}] = {args[1]}"]
@@ -143,7 +179,8 @@ class Writer:
         return [f"{out}[...] = 0", f"{out}[{inner or '...'}] = {args[0]}"]
 
     def _einsum(self, instr: Instr, out: str, args: list[str]) -> list[str]:
-        return [f"{self.use('einsum')}({instr.options['subscripts']!r}, {', '.join(args)}, out={out})"]
+        way = f", optimize={instr.options['optimize']!r}" if instr.options.get("optimize") else ""
+        return [f"{self.use('einsum')}({instr.options['subscripts']!r}, {', '.join(args)}, out={out}{way})"]
 
     def _zeros_like(self, instr: Instr, out: str, args: list[str]) -> list[str]:
         return [f"{out}[...] = 0"]
@@ -152,16 +189,17 @@ class Writer:
         return [f"{out}[...] = 1"]
 
     def _random(self, instr: Instr, out: str, args: list[str]) -> list[str]:
-        name = f"generator_{list(self.objects).count(None) + len(self.objects)}"
-        name = next((k for k, v in self.objects.items() if v is instr.options["rng"]), name)
-        self.objects[name] = instr.options["rng"]
+        rng = instr.options["rng"]
+        name = next((k for k, v in self.objects.items() if v is rng), f"generator_{len(self.objects) + 1}")
+        self.objects[name] = rng
         return [f"{name}.random(out={out}, dtype={out}.dtype)"]
 
 
 def _shaped(var: Var) -> str:
     """Flat memory as the Var's shape, in the order of axes that it had when recorded (a transposed weight stays so)."""
-    order = sorted(range(len(var.shape)), key=lambda i: -(var.strides or var.shape)[i])
-    if order == list(range(len(var.shape))) or 1 in var.shape:
+    long = iter(sorted([i for i, n in enumerate(var.shape) if n > 1], key=lambda i: -(var.strides or var.shape)[i]))
+    order = [i if n <= 1 else next(long) for i, n in enumerate(var.shape)]
+    if order == list(range(len(var.shape))):
         return f".reshape({var.shape})"
     inverse = tuple(int(i) for i in np.argsort(order))
     return f".reshape({tuple(var.shape[i] for i in order)}).transpose({inverse})"

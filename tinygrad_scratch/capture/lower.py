@@ -14,20 +14,17 @@ import numpy as np
 from tinygrad_scratch._typing import Shape
 from tinygrad_scratch.capture.memory import Use
 from tinygrad_scratch.capture.rewrite import is_number, uses
+from tinygrad_scratch.capture.simplify import Unsupported, as_matrices, simple_rows
 from tinygrad_scratch.capture.trace import Instr, Var
-from tinygrad_scratch.ops.indexing import ARRAY
 
 SCALAR = frozenset(
     "add subtract multiply divide power negative absolute square sqrt reciprocal exp expm1 log log1p logaddexp sin cos tan tanh "
     "maximum minimum where clip sign greater greater_equal less less_equal equal not_equal logical_and logical_or logical_xor "
     "logical_not isnan isfinite isinf astype arcsin arccos arctan arctan2 sinh cosh arcsinh arccosh arctanh floor ceil hypot "
-    "zeros_like ones_like copy gather log2 log10 exp2 trunc".split()
+    "zeros_like ones_like copy spread gather log2 log10 exp2 trunc rint cbrt floor_divide remainder bitwise_and bitwise_or "
+    "bitwise_xor invert".split()
 )
-REDUCTIONS = frozenset({"sum", "max", "min", "prod"})
-
-
-class Unsupported(Exception):  # noqa: N818  (a signal to take the NumPy back end)
-    """A row that the compiled back end has no loop for."""
+REDUCTIONS = frozenset({"sum", "max", "min", "prod", "any", "all"})
 
 
 @dataclass(eq=False)
@@ -83,12 +80,17 @@ Item = Loop | Product | Check
 
 
 def _owners(variables: Sequence[Var]) -> list[Var]:
-    return list({id(v): v for v in variables if v.base is None and v.kind == "answer"}.values())
+    return list({id(v.root): v.root for v in variables if v.root.kind == "answer"}.values())
+
+
+def _elsewhere(instr: Instr, var: Var) -> bool:
+    """Whether a row reads a Var at other elements than its own, so that all of it must be there before."""
+    return instr.op.__name__ == "gather" and var is instr.inputs[0]
 
 
 def lower(instrs: Sequence[Instr], outputs: list[Var]) -> list[Item]:
     """Items in an order that computes what the rows compute."""
-    rows = [_as_scalar(i) for i in instrs if not _only_shows(i)]
+    rows = [row for i in instrs if not _nothing_to_do(i) for row in simple_rows(i)]
     for instr in rows:
         for var in instr.vars:
             if not var.root.compact and var.base is not None:
@@ -100,42 +102,19 @@ def lower(instrs: Sequence[Instr], outputs: list[Var]) -> list[Item]:
     for entry in program:
         if isinstance(entry, Instr):
             schedule.place(entry)
-        else:
-            schedule.append(entry)
+        elif isinstance(entry, Product):
+            copies, product = as_matrices(entry)
+            for copy in copies:
+                schedule.place(copy)
+            schedule.append(product)
     return items
 
 
-def _only_shows(instr: Instr) -> bool:
-    return (instr.out.base is not None or instr.op.__name__ == "broadcast_to") and instr.op.__name__ != "check_labels" and not instr.in_place
-
-
-def _as_scalar(instr: Instr) -> Instr:
-    """Indexing by arrays, and reshapes that copy, as rows over the answer's elements."""
-    name = instr.op.__name__
-    if name == "getitem":
-        if any(i is not ARRAY for i in instr.options["index"]) or len(instr.inputs) != instr.vars[0].array.ndim + 1:
-            raise Unsupported("indexing by arrays together with slices")
-        return _renamed(instr, "gather")
-    if name == "reshape":
-        return _renamed(instr, "copy")
-    return instr
-
-
-class _Named:
-    """Stands for a row under another name."""
-
-    def __init__(self, op: Any, name: str):
-        self.fn, self.__name__, self.rules = op.fn, name, op.rules
-
-
-def _renamed(instr: Instr, name: str) -> Instr:
-    made = Instr(_Named(instr.op, name), instr.inputs, instr.options, instr.out, instr.phase)  # type: ignore[arg-type]
-    if name == "copy":  # over the input's shape: the answer is written in C order
-        source = instr.vars[0]
-        shaped = Var("answer", np.broadcast_to(np.zeros((), source.dtype), source.shape), base=instr.out)
-        shaped.strides = tuple(int(np.prod(source.shape[i + 1 :])) for i in range(len(source.shape)))
-        made.out = shaped
-    return made
+def _nothing_to_do(instr: Instr) -> bool:
+    """Whether a row only shows memory that lies elsewhere, or has an empty answer."""
+    if instr.op.__name__ == "check_labels":
+        return not instr.vars[0].array.size
+    return not instr.in_place and (instr.out.base is not None or not instr.out.array.size)
 
 
 def _is_product(instr: Instr) -> bool:
@@ -163,6 +142,8 @@ def _sink_outer_products(rows: list[Instr], outputs: list[Var]) -> list[Instr]:
         if len(users) != 1 or any(id(v.root) in changed for v in row.vars) or users[0].op.__name__ not in SCALAR:
             continue
         value = next(v for v in users[0].vars if v.root is row.out)
+        if _elsewhere(users[0], value):
+            continue
         a, b = row.vars
         if value.shape == row.out.shape and value.strides == row.out.strides:
             pass
@@ -239,7 +220,7 @@ def _scaled_just_before(program: list[Any], instr: Instr, state: Var) -> Instr |
     """``state *= number``, if nothing reads the state between it and `instr`."""
     for entry in reversed(program[: program.index(instr)]):
         if isinstance(entry, Product):
-            if any(v.root is state.root for v in (entry.a, entry.b, entry.out)):
+            if any(v.root is state.root for v in (entry.a, entry.b, entry.into or entry.out)):
                 return None
             continue
         if entry.in_place and entry.out is state:
@@ -289,7 +270,7 @@ class _Schedule:
         if not reduction:
             loop.values[id(instr.out)] = instr.out
         for var in instr.vars:
-            direct = var.shape == shape and id(var) in loop.values or var is instr.out
+            direct = (var.shape == shape and id(var) in loop.values or var is instr.out) and not _elsewhere(instr, var)
             known = self.read.setdefault(id(var.root), {})
             known[n] = known.get(n, True) and direct
         self.written[id(instr.out.root)] = n
@@ -311,7 +292,7 @@ class _Schedule:
     def _fits(self, loop: Loop, n: int, instr: Instr) -> bool:
         """No row of a loop reads, at other elements, what the same loop writes."""
         written = {id(r.out.root) for r in [*loop.rows, *loop.reductions]}
-        if any(id(v) not in loop.values and id(v.root) in written for v in instr.vars):
+        if any((id(v) not in loop.values or _elsewhere(instr, v)) and id(v.root) in written for v in instr.vars):
             return False
         if id(instr.out.root) in written and id(instr.out) not in loop.values:
             return False
@@ -323,8 +304,10 @@ class _Schedule:
             if id(var.root) in self.written:
                 maker = self.written[id(var.root)]
                 item = self.items[maker]
-                inside = isinstance(item, Loop) and id(var) in item.values and item.shape == shape
+                inside = isinstance(item, Loop) and id(var) in item.values and item.shape == shape and not _elsewhere(instr, var)
                 n = max(n, maker if inside else maker + 1)
+        if instr.out.base is not None:  # a part of memory: after whatever filled the rest of it
+            n = max(n, self.written.get(id(instr.out.root), -1) + 1)
         if instr.in_place or instr.out.base is not None:
             for reader, direct in self.read.get(id(instr.out.root), {}).items():
                 item = self.items[reader]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tinygrad_scratch._memory import LINE, placed
+from tinygrad_scratch._memory import LINE, PAGE, placed
 from tinygrad_scratch._typing import Array
 from tinygrad_scratch.capture.trace import Instr, Var
 
@@ -23,8 +23,12 @@ class Memory:
         return sum(self.slabs)
 
     def allocate(self) -> list[Array]:
-        """The slabs, as arrays of bytes; no two begin at the same place of a page."""
-        return [placed((n,), np.uint8, (k + 1) * 13 * LINE) for k, n in enumerate(self.slabs)]
+        """The slabs, one after the other in one piece of memory; no two begin at the same place of a page."""
+        starts = [0]
+        for size in self.slabs:
+            starts.append(starts[-1] + -(-size // LINE) * LINE + (LINE if (size + LINE) % PAGE > LINE else 5 * LINE))
+        arena = placed((starts[-1],), np.uint8, 13 * LINE)
+        return [arena[start : start + size] for start, size in zip(starts, self.slabs, strict=False)]
 
 
 @dataclass
@@ -52,6 +56,8 @@ def lay_out(uses: Sequence[Use], outputs: Sequence[Var]) -> Memory:
     for n, use in enumerate(uses):
         dying = {id(v.root): v.root for v in use.reads if id(v.root) in memory.place and last[id(v.root)] == n}
         for out in use.writes:
+            if id(out) in memory.place:  # it is changed, or filled part by part
+                continue
             memory.asked += out.array.nbytes
             heir = next((v for v in use.heirs if id(v) in dying), None)
             if heir is not None:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from typing import Any
 
@@ -13,7 +14,7 @@ from tinygrad_scratch.capture.blas import Threads
 from tinygrad_scratch.capture.emit_numpy import is_view, write
 from tinygrad_scratch.capture.memory import Memory, lay_out, of_instrs
 from tinygrad_scratch.capture.names import give_names
-from tinygrad_scratch.capture.record import Recording
+from tinygrad_scratch.capture.record import Recording, settle_gradients
 from tinygrad_scratch.capture.rewrite import PATTERNS, rewrite, share_common
 from tinygrad_scratch.capture.trace import Instr, Trace, Var
 from tinygrad_scratch.errors import CaptureError, describe
@@ -40,7 +41,6 @@ class Plan:
     key: Any = None
     settings: int = 0
     recorded: int = 0  # operations before the rewrites
-    source: str = ""
     calls: int = 0
     fallback: str = ""  # why the compiled back end was not taken
     threads: Threads | None = None
@@ -48,27 +48,29 @@ class Plan:
     _lock: Any = field(default_factory=threading.Lock)
     _bound: list[tuple[Tensor, Array]] = field(default_factory=list)
     _numbers: list[tuple[Callable[[], dict[str, float]], dict[str, float], list[tuple[Var, str]]]] = field(default_factory=list)
-    _expected: tuple[Any, ...] = ()
+    _expected: tuple[Any, ...] | None = None
     _mode: bool = True
+    _cleared: list[Tensor] = field(default_factory=list)
 
     # -- running ---------------------------------------------------------------------------------------------------
 
     def fits(self, args: tuple[Any, ...], mode: bool) -> bool:
         """Whether these positional arguments are what was recorded. Cheap; False sends the call to the careful way."""
-        if len(args) != len(self._expected) or mode is not self._mode:
+        if self._expected is None or len(args) != len(self._expected) or mode is not self._mode:
             return False
         for a, (kind, shape, dtype) in zip(args, self._expected):
-            if type(a) is not kind or a.shape != shape or a.dtype is not dtype:
+            if type(a) is not kind or a.shape != shape or a.dtype is not dtype or (kind is not np.ndarray and a.requires_grad):
                 return False
         return True
 
     def current(self) -> bool:
-        """Whether the numbers that shape the step (which options are zero) are as recorded."""
-        return all(_zeros(look_up()) == _zeros(last) for look_up, last, _ in self._numbers)
+        """Whether the numbers that shape the step (which options are zero), and how the state lies, are as recorded."""
+        numbers = all(_zeros(look_up()) == _zeros(last) for look_up, last, _ in self._numbers)
+        return numbers and all(tensor._data is array or _layout(tensor._data) == _layout(array) for tensor, array in self._bound)
 
-    def run(self, args: tuple[Any, ...]) -> Any:
-        """Replay. One thread at a time: the buffers are shared by all calls."""
-        arrays = [a._data if isinstance(a, Tensor) else a for a in args] if self._expected else _arrays(args)
+    def run(self, args: tuple[Any, ...], quick: bool = False) -> Any:
+        """Replay. One thread at a time: the buffers are shared by all calls. quick: the arguments are what `fits` accepts."""
+        arrays = [a._data if isinstance(a, Tensor) else a for a in args] if quick else _arrays(args)
         with self._lock:
             self.prepare()
             run: Any = self._run
@@ -81,7 +83,8 @@ class Plan:
 
     def can_run_many(self, data: list[Array], batch_size: int) -> bool:
         """Whether an epoch over these arrays can stay in compiled code."""
-        if not hasattr(self._run, "core") or self._run.draws or self.grads or len(data) != len(self.inputs):
+        compiled: Any = self._run
+        if not hasattr(compiled, "core") or compiled.draws or self.grads or len(data) != len(self.inputs):
             return False
         wanted = [((batch_size, *a.shape[1:]), a.dtype, a.flags.c_contiguous) for a in data]
         shown = [v.root.kind != "input" and v.root.kind != "external" for v in self.outputs]
@@ -93,6 +96,12 @@ class Plan:
             if tensor._data is not array:
                 self.bind()
                 break
+        for tensor in self._cleared:
+            if tensor.grad is not None:
+                raise CaptureError(
+                    f"{describe(tensor)} has a gradient already, to which backward() adds, but the step was recorded without one; "
+                    "call optimizer.zero_grad() in the step, before backward()"
+                )
         for look_up, last, variables in self._numbers:
             numbers = look_up()
             if numbers != last:
@@ -100,8 +109,9 @@ class Plan:
 
     def finish(self, calls: int) -> None:
         """After replays: graphs that used the old values will notice that they changed."""
+        rank = next_rank()
         for tensor in self.updated:
-            tensor._rank = next_rank()
+            tensor._rank = rank
             tensor.grad = None
         self.calls += calls
 
@@ -118,10 +128,8 @@ class Plan:
         """Compile the source around the arrays that the state is in now."""
         for var in self.state:
             if var.tensor is not None:
-                if (var.tensor.shape, var.tensor.dtype) != (var.shape, var.dtype):
-                    raise CaptureError(
-                        f"{var.name} is {describe(var.tensor)} now, but the step was captured with {var.dtype}{var.shape}; capture it anew"
-                    )
+                if _layout(var.tensor._data) != _layout(var.array):
+                    raise Stale
                 var.array = var.tensor._data
         self._bound = [(v.tensor, v.array) for v in self.state if v.tensor is not None]
         back_end = import_module(f"tinygrad_scratch.capture.compile_{self.backend}")
@@ -137,6 +145,11 @@ class Plan:
             instr.out.array[...] = instr.op.fn(*(x.array if isinstance(x, Var) else x for x in instr.inputs), **instr.options)
 
     prologue: list[Instr] = field(default_factory=list)  # what depends on the numbers alone
+
+    @cached_property
+    def source(self) -> str:
+        """The derived forward, backward and update as readable NumPy."""
+        return write(self)[0]
 
     # -- showing ---------------------------------------------------------------------------------------------------
 
@@ -155,7 +168,7 @@ class Plan:
 
 
 class Stale(Exception):  # noqa: N818  (a signal, not an error)
-    """The numbers changed which operations there are: record again."""
+    """The numbers, or the layout of the state, changed which operations there are: record again."""
 
 
 _ONE = object()
@@ -164,14 +177,15 @@ _ONE = object()
 def make_plan(recording: Recording, backend: str, rewrites: bool | Iterable[str], threads: Threads) -> Plan:
     """Rewrite, name, lay out and compile a step that was recorded twice."""
     trace = recording.trace
+    settle_gradients(recording)
     outputs = [v for v in recording.outputs if v is not None] + [v for _, v in recording.grads]
     recorded = len(trace.instrs)
+    settle_layouts([*recording.inputs, *outputs], trace.instrs)  # before arrays are replaced by equal ones that lie elsewhere
     instrs = share_common(list(trace.instrs), outputs)
     prologue = _split_prologue(trace, instrs)
     patterns = tuple(PATTERNS) if rewrites is True else () if rewrites is False else tuple(rewrites)
     instrs, fired = rewrite(instrs, outputs, patterns)
-    for var in [*recording.inputs, *outputs, *(v for i in [*prologue, *instrs] for v in [*i.vars, i.out])]:
-        settle_layout(var)
+    settle_layouts([*recording.inputs, *outputs], [*prologue, *instrs])
     memory = lay_out(of_instrs(instrs), outputs)
     variables = _variables(instrs, prologue, outputs, recording.inputs, trace)
     give_names(trace, variables, recording.names)
@@ -183,25 +197,33 @@ def make_plan(recording: Recording, backend: str, rewrites: bool | Iterable[str]
         updated=recording.updated, backend=backend, recorded=recorded, prologue=prologue,
     )  # fmt: skip
     plan._expected = recording.quick
+    plan._cleared = recording.cleared
     plan._mode = trace.grad
     plan.threads = threads if threads.auto or threads.fixed is not None else None
     plan._numbers = _grouped(trace)
-    for var in variables:
+    for var in {id(v): v for v in [*variables, *trace.vars.values(), *(i.out for i in trace.instrs)]}.values():
         if var.kind == "answer":
             var.array = np.broadcast_to(np.zeros((), var.dtype), var.shape)  # the recorded values have served
-    plan.source = write(plan)[0]
     plan.bind()
     return plan
 
 
-def settle_layout(var: Var) -> None:
-    """Note, in elements, where in its owner's memory a Var begins and its strides; an owner's memory has no gaps."""
+def settle_layouts(variables: list[Var], instrs: list[Instr]) -> None:
+    """Note for each Var, in elements, where in its owner's memory it begins, and its strides."""
+    changed = {id(i.out.root) for i in instrs if i.in_place}
+    for var in [*variables, *(v for i in instrs for v in [*i.vars, i.out])]:
+        _settle_layout(var, changed)
+
+
+def _settle_layout(var: Var, changed: set[int]) -> None:
+    """An owner's memory has no gaps. What is broadcast is not stored, unless what it shows, or itself, is changed in place."""
     if var.strides is not None:
         return
     size = var.dtype.itemsize
-    if var.maker is not None and var.maker.op.__name__ == "broadcast_to" and var.base is None and var.kind == "answer":
-        source = var.maker.inputs[0]
-        settle_layout(source)
+    spread = var.maker is not None and var.maker.op.__name__ == "broadcast_to" and var.base is None and var.kind == "answer"
+    if spread and not {id(var), id(var.maker.inputs[0].root)} & changed:  # type: ignore[union-attr]
+        source = var.maker.inputs[0]  # type: ignore[union-attr]
+        _settle_layout(source, changed)
         var.base, var.offset = source, source.offset
         lead = (0,) * (len(var.shape) - len(source.shape))
         var.strides = lead + tuple(0 if n == 1 else s for n, s in zip(source.shape, source.strides, strict=True))
@@ -210,7 +232,7 @@ def settle_layout(var: Var) -> None:
     if var.base is None and var.kind == "answer" and not _compact(var):
         var.strides, var.compact = _c_strides(var.shape), False
     if var.base is not None:
-        settle_layout(var.base)
+        _settle_layout(var.base, changed)
         var.offset = (var.array.ctypes.data - var.root.array.ctypes.data) // size
 
 
@@ -234,7 +256,7 @@ def _split_prologue(trace: Trace, instrs: list[Instr]) -> list[Instr]:
         kinds = {v.kind for v in instr.vars}
         if "hyper" in kinds and kinds <= {"hyper", "constant"} and not instr.in_place:
             instr.out.kind, instr.out.base, instr.out.name = "hyper", None, instr.vars[0].name
-            instr.out.array = np.array(instr.out.array)
+            instr.out.array, instr.out.strides, instr.out.offset = np.array(instr.out.array), None, 0
             prologue.append(instr)
             instrs.remove(instr)
     return prologue
@@ -259,6 +281,10 @@ def _grouped(trace: Trace) -> list[Any]:
     return list(groups.values())
 
 
+def _layout(array: Array) -> tuple[Any, ...]:
+    return array.shape, array.dtype, array.strides
+
+
 def _zeros(numbers: dict[str, float]) -> tuple[bool, ...]:
     return tuple([v == 0 for v in numbers.values()])
 
@@ -268,10 +294,7 @@ def _shape_of(recording: Recording) -> Any:
 
 
 def _arrays(args: tuple[Any, ...]) -> list[Array]:
-    return [
-        leaf._data if isinstance(leaf, Tensor) else np.asarray(leaf)
-        for leaf in leaves(args)
-        if isinstance(leaf, (Tensor, np.ndarray, np.generic))
-    ]
+    arrays = [getattr(leaf, "_data", leaf) for leaf in leaves(args) if isinstance(leaf, (Tensor, np.ndarray, np.generic))]
+    return [np.asarray(a, a.dtype.newbyteorder("=")) for a in arrays]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_scratch.capture.trace import Instr, Var
+from tinygrad_scratch.capture.trace import Instr, Var, option_key
 from tinygrad_scratch.registry import OPS
 
 Pass = Callable[[list[Instr], list[Var]], list[Instr]]
@@ -47,11 +47,17 @@ def replace_uses(instrs: list[Instr], outputs: list[Var], swap: dict[int, Any]) 
     outputs[:] = [swap.get(id(v), v) for v in outputs]
 
 
+def changed_in_place(instrs: list[Instr]) -> set[int]:
+    """Ids of the owners of memory that some row changes: equal values there stay equal only for a while."""
+    return {id(instr.out.root) for instr in instrs if instr.in_place}
+
+
 def fold_constants(instrs: list[Instr], outputs: list[Var]) -> list[Instr]:
     """What depends on constants alone is computed once: its value is the trace's."""
-    kept = []
+    kept, changed = [], changed_in_place(instrs)
     for instr in instrs:
-        if not instr.in_place and instr.op.__name__ not in EFFECTS and all(v.kind == "constant" for v in instr.vars):
+        alone = all(v.kind == "constant" for v in instr.vars) and id(instr.out.root) not in changed
+        if alone and not instr.in_place and instr.op.__name__ not in EFFECTS:
             instr.out.kind = "constant"
         else:
             kept.append(instr)
@@ -71,13 +77,15 @@ def plain_numbers(instrs: list[Instr], outputs: list[Var]) -> list[Instr]:
 
 
 def drop_ones(instrs: list[Instr], outputs: list[Var]) -> list[Instr]:
-    """x * 1 is x."""
+    """x * 1 is x, if it is of the same dtype, and no view of the product or change of x tells them apart."""
     swap: dict[int, Any] = {}
-    kept = []
+    kept, changed, shown = [], changed_in_place(instrs), {id(i.out.base) for i in instrs}
     for instr in instrs:
         instr.inputs = [swap.get(id(x), x) if isinstance(x, Var) else x for x in instr.inputs]
-        if instr.op.__name__ == "multiply" and not instr.in_place and 1.0 in [x for x in instr.inputs if isinstance(x, float)]:
-            swap[id(instr.out)] = next(x for x in instr.inputs if isinstance(x, Var))
+        apart = id(instr.out) in shown | changed
+        same = [x for x in instr.vars if x.dtype == instr.out.dtype and id(x.root) not in changed and not apart]
+        if instr.op.__name__ == "multiply" and not instr.in_place and same and 1.0 in [x for x in instr.inputs if isinstance(x, float)]:
+            swap[id(instr.out)] = same[0]
         else:
             kept.append(instr)
     replace_uses(kept, outputs, swap)
@@ -89,15 +97,15 @@ def share_common(instrs: list[Instr], outputs: list[Var]) -> list[Instr]:
     versions: dict[int, int] = {}
     seen: dict[Any, Var] = {}
     swap: dict[int, Any] = {}
-    kept = []
+    kept, changed = [], changed_in_place(instrs)
     for instr in instrs:
         instr.inputs = [swap.get(id(x), x) if isinstance(x, Var) else x for x in instr.inputs]
         if instr.in_place:
             versions[id(instr.out.root)] = versions.get(id(instr.out.root), 0) + 1
             kept.append(instr)
             continue
-        key = (instr.op.__name__, _key(instr.options), *(_operand_key(x, versions) for x in instr.inputs))
-        if instr.op.__name__ == "random":
+        key = (instr.op.__name__, option_key(instr.options), *(_operand_key(x, versions) for x in instr.inputs))
+        if instr.op.__name__ == "random" or id(instr.out) in changed:  # drawn anew; to be changed by itself
             kept.append(instr)
         elif key in seen:
             swap[id(instr.out)] = seen[key]
@@ -116,14 +124,6 @@ def _operand_key(x: Any, versions: dict[int, int]) -> Any:
     return (id(x), versions.get(id(x.root), 0))
 
 
-def _key(options: Any) -> Any:
-    if isinstance(options, dict):
-        return tuple(sorted((k, _key(v)) for k, v in options.items()))
-    if isinstance(options, np.ndarray):
-        return (options.dtype.str, options.shape, options.tobytes())
-    return repr(options)
-
-
 def drop_unused(instrs: list[Instr], outputs: list[Var]) -> list[Instr]:
     """Keep what an output, a change in place or a check needs."""
     needed = {id(v) for v in outputs}
@@ -137,7 +137,7 @@ def drop_unused(instrs: list[Instr], outputs: list[Var]) -> list[Instr]:
 
 def scale_the_smaller(instrs: list[Instr], outputs: list[Var]) -> list[Instr]:
     """(a @ b) * s is a @ (b * s): the learning rate scales the cotangent, not the (larger) weight gradient."""
-    counts = uses(instrs, outputs)
+    counts, apart = uses(instrs, outputs), changed_in_place(instrs) | {id(i.out.base) for i in instrs}
     result = list(instrs)
     for instr in instrs:
         if instr.op.__name__ != "multiply" or instr.in_place:
@@ -151,7 +151,7 @@ def scale_the_smaller(instrs: list[Instr], outputs: list[Var]) -> list[Instr]:
         if maker is None or maker.op.__name__ != "matmul" or counts.get(id(maker.out)) != 1 or maker not in result:
             continue
         small = min(maker.vars, key=lambda v: v.array.size)
-        if small.array.size * 2 > instr.out.array.size or counts.get(id(product)) != 1:
+        if small.array.size * 2 > instr.out.array.size or counts.get(id(product)) != 1 or id(instr.out) in apart:
             continue
         scaled = Var("answer", np.multiply(small.array, 1, dtype=small.dtype))
         step = Instr(OPS["multiply"], [small, number], {}, scaled, instr.phase)

@@ -2,6 +2,8 @@
 
 Generated steps import this module. It is the only one that imports numba.
 """
+# mypy: disable-error-code="no-untyped-call,attr-defined,call-arg,call-overload"
+# (numba's intrinsics are called without their typing context, which its annotations do not say)
 
 from collections.abc import Callable
 from typing import Any

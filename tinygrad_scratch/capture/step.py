@@ -72,19 +72,19 @@ class Captured:
         self._wanted = threads
         self.plans: list[Plan] = []
         self._last: Plan | None = None
-        self._pending: dict[Any, list[Recording]] = {}
+        self._pending: dict[Any, tuple[int, Recording]] = {}  # how often each kind of call was recorded, and its last recording
         self._lock = threading.RLock()
         update_wrapper(self, function, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         mode = state.mode
-        if mode is not True and mode is not False:  # within another capture, or watched for anomalies: it is part of that
-            return self.function(*args, **kwargs)
+        if (mode is not True and mode is not False) or state.transforms:
+            return self.function(*args, **kwargs)  # within another capture, watched for anomalies, or differentiated: it is part of that
         plan = self._last
         if kwargs or plan is None or plan.settings != settings.version or not plan.fits(args, mode):
             return self._slowly(args, kwargs, mode)
         try:
-            return plan.run(args)
+            return plan.run(args, quick=True)
         except Stale:
             return self._slowly(args, kwargs, mode)
 
@@ -100,31 +100,41 @@ class Captured:
                     if plan.current():
                         return plan.run(given)
                     self.plans.remove(plan)
+                    self._last = None
                     break
             return self._record(key, args, kwargs)
 
     def _record(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if len(self.plans) >= MOST_PLANS:
-            raise CaptureError(
-                f"{MOST_PLANS} plans are kept already: inputs of ever new shapes, or numbers that change with every call; "
-                "pass numbers as 0-d arrays, and pad or drop odd batches"
-            )
-        recording = record(self.function, args, kwargs)
-        tries = self._pending.setdefault(key, [])
-        tries.append(recording)
-        if len(tries) >= 2 and same_step(tries[-2], recording):
+        self._make_room(key)
+        tries, earlier = self._pending.pop(key, (0, None))
+        recording = record(self.function, args, kwargs, self.backend == "numba", earlier)
+        same = earlier is not None and same_step(earlier, recording)
+        if earlier is not None:
+            earlier.forget()
+        if same:
             plan = make_plan(recording, self.backend, self.rewrites, self.threads)
             plan.key, plan.settings = key, settings.version
             self.plans.append(plan)
             self._last = plan if not kwargs else None
-            del self._pending[key]
-        elif len(tries) >= MOST_TRIES:
-            del self._pending[key]
+        elif tries + 1 >= MOST_TRIES:
             raise CaptureError(
                 f"the step was different in each of {MOST_TRIES} calls with the same inputs' shapes (a number or a branch of the "
                 "program changes from call to call); pass what changes as an input array"
             )
+        else:
+            self._pending[key] = tries + 1, recording
         return recording.result
+
+    def _make_room(self, key: Any) -> None:
+        """Forget plans made before a module was switched or replaced. CaptureError if there are too many all the same."""
+        if len(self.plans) + len(self._pending) >= MOST_PLANS and key not in self._pending:
+            self.plans = [plan for plan in self.plans if plan.key[3] == key[3]]
+            self._pending = {k: tried for k, tried in self._pending.items() if k[3] == key[3]}
+            if len(self.plans) + len(self._pending) >= MOST_PLANS:
+                raise CaptureError(
+                    f"{MOST_PLANS} plans are kept already: inputs of ever new shapes, or numbers that change with every call; "
+                    "pass numbers as 0-d arrays, and pad or drop odd batches"
+                )
 
     def is_current(self, plan: Plan) -> bool:
         """Whether nothing was switched since the plan was found to fit."""
@@ -213,5 +223,5 @@ def _key(tree: Any) -> Any:
     if isinstance(tree, np.generic):
         return ("array", (), tree.dtype.str)
     if isinstance(tree, (int, float, bool, str, type(None))):
-        return (type(tree).__name__, tree)
+        return (type(tree).__name__, repr(tree))  # which tells 0.0 from -0.0, and finds nan again
     raise CaptureError(f"a captured step takes arrays, Tensors, numbers, and lists and dicts of them, not {type(tree).__name__}")

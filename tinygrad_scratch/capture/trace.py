@@ -39,7 +39,8 @@ class Var:
 
     @property
     def shape(self) -> Shape:
-        return self.array.shape
+        shape: Shape = self.array.shape
+        return shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -75,7 +76,18 @@ class Instr:
     def signature(self) -> tuple[Any, ...]:
         """What must be equal for two traces to be of the same step."""
         inputs = tuple((x.kind, x.shape, x.dtype.str) if isinstance(x, Var) else repr(x) for x in self.inputs)
-        return (self.op.__name__, inputs, repr(sorted(self.options)), self.out.shape, self.in_place)
+        return (self.op.__name__, inputs, option_key(self.options), self.out.shape, self.in_place)
+
+
+def option_key(options: Any) -> Any:
+    """Equal for options that say the same. Arrays are compared by their elements, other objects by what they show."""
+    if isinstance(options, dict):
+        return tuple(sorted((k, option_key(v)) for k, v in options.items()))
+    if isinstance(options, np.ndarray):
+        return (options.dtype.str, options.shape, options.tobytes())
+    if isinstance(options, (tuple, list)):
+        return (type(options).__name__, *map(option_key, options))
+    return repr(options)
 
 
 class Trace:
@@ -87,9 +99,12 @@ class Trace:
         self.grad = True
         self.instrs: list[Instr] = []
         self.vars: dict[int, Var] = {}  # by id of the array; the Var keeps the array alive
+        self.owners: list[Array] = []
+        self.places: dict[Any, Var] = {}  # by where an array lies, for views of it that were made without a row (detach)
         self.hypers: list[tuple[Var, Callable[[], dict[str, float]], str]] = []
         self.gradients: dict[int, Var] = {}  # id of a Var -> its cotangent, for names
         self.leaf_grads: list[tuple[Tensor, Tensor]] = []
+        self.differentiated = False
         self.loss: Var | None = None  # what backward began from
         self.phase = "forward"
 
@@ -105,10 +120,17 @@ class Trace:
         if "out" in options:
             self.instrs.append(Instr(op, inputs, {}, inputs[0], self.phase, in_place=True))  # type: ignore[arg-type]
             return answer
+        if any(answer is v for v in values):  # np.squeeze of nothing, check_labels
+            answer = answer.view()
         out = Var("answer", answer)
         instr = Instr(op, inputs, options, out, self.phase)
         out.maker = instr
         out.base = self._shown(answer, inputs)
+        if op.__name__ == "getitem" and any(v.dtype.kind == "b" and v.kind != "external" for v in instr.vars[1:]):
+            raise CaptureError(
+                "x[mask] has as many elements as the mask has True, which may change from call to call, and a captured step has "
+                "fixed shapes; keep all elements and use np.where(mask, x, 0)"
+            )
         self._remember(out)
         self.instrs.append(instr)
         return answer
@@ -117,6 +139,7 @@ class Trace:
         """`part` is (a share of) the cotangent of argument i of the operation that made `tensor`: remembered to give it a name."""
         if self.loss is None:  # backward begins at its root
             self.loss = self.vars.get(id(tensor._data))
+        self.differentiated = True
         parent = tensor._node[1][i]
         known, cotangent = self.vars.get(id(parent._data)), self.vars.get(id(getattr(part, "_data", part)))
         if known is not None and cotangent is not None:
@@ -146,23 +169,43 @@ class Trace:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def add_input(self, array: Array, name: str) -> Var:
-        var = Var("input", array, name)
+    def add_input(self, tensor: Tensor, name: str) -> Var:
+        var = Var("input", tensor._data, name, tensor)
         self._remember(var)
         return var
 
     def _remember(self, var: Var) -> None:
         self.vars[id(var.array)] = var
+        if var.array.size:
+            self.places.setdefault(place_of(var.array), var)
+
+    def known(self, array: Array) -> Var | None:
+        """The Var of an array, or of one that lies just where it does (``detach()`` of it). An input is not what it was a view of."""
+        var = self.vars.get(id(array))
+        if var is None:
+            var = self.places.get(place_of(array))
+            if var is not None and var.kind == "input" and array.base is None:
+                return None
+            if var is None and array.base is not None and any(v.kind == "answer" and np.may_share_memory(v.array, array) for v in self.vars.values()):
+                raise CaptureError(
+                    f"{describe(array)} is a view of a result of the step that was made outside the library's operations, so later calls "
+                    "cannot follow it; index or reshape the Tensor instead"
+                )
+        return var
 
     def _operand(self, value: Any, parent: Tensor | None) -> Operand:
         if not isinstance(value, np.ndarray):
             return value  # type: ignore[no-any-return]
-        var = self.vars.get(id(value))
+        var = self.known(value)
         if var is None:
             var = Var("external", value, tensor=parent)
             self._remember(var)
             if parent is not None and parent.grad is not None:
                 self.leaf_grads.append((parent, parent.grad))
+        elif var.kind == "external" and parent is not None and var.array is not value and value.base is None:
+            var.tensor = parent  # which owns the memory, where a view of it was seen first
+            self.vars[id(value)] = var
+            self.owners.append(value)  # an id in `vars` is of an array that lives
         elif var.kind == "external" and var.tensor is None:
             var.tensor = parent
         return var
@@ -181,3 +224,8 @@ class Trace:
             if isinstance(x, Var) and answer.size and np.may_share_memory(answer, x.array):
                 return x
         return None
+
+
+def place_of(array: Array) -> Any:
+    """Equal for two arrays that show the same memory in the same way, while both live."""
+    return array.ctypes.data, array.shape, array.strides, array.dtype
