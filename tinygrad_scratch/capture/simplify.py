@@ -1,0 +1,131 @@
+"""Rows that move elements, said with copies: what the compiled back end has no loop of its own for, as rows that it has."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from tinygrad_scratch._typing import Shape
+from tinygrad_scratch.capture.trace import Instr, Var
+from tinygrad_scratch.ops.indexing import ARRAY
+
+
+class Unsupported(Exception):  # noqa: N818  (a signal to take the NumPy back end)
+    """A row that the compiled back end has no loop for."""
+
+
+class Named:
+    """Stands for a row: ``gather`` (indexing by arrays), ``spread`` (a copy that broadcasts), ``copy`` (a reshape that copies)."""
+
+    def __init__(self, name: str):
+        self.__name__, self.fn, self.rules = name, None, ()
+
+
+def row(name: str, inputs: list[Any], out: Var, like: Instr) -> Instr:
+    """A row of that name, at the place of `like`."""
+    return Instr(Named(name), inputs, {}, out, like.phase)  # type: ignore[arg-type]
+
+
+def simple_rows(instr: Instr) -> list[Instr]:
+    """The rows that a row stands for; Unsupported for indexing that is no loop over the answer's elements."""
+    name, index = instr.op.__name__, instr.options.get("index", ())
+    if name == "getitem":
+        return [row("gather", _gathered(instr), instr.out, instr)]
+    if name == "reshape":  # over the input's shape: the answer is written in C order
+        source = instr.vars[0]
+        return [row("copy", [source], view(instr.out, source.shape, c_strides(source.shape)), instr)]
+    if name == "broadcast_to":
+        return [row("spread", [instr.vars[0]], instr.out, instr)]
+    if name in ("scatter", "replace") and ARRAY in index:
+        raise Unsupported(f"{name} by arrays of indices")
+    if name == "scatter":
+        return [_zeros(instr), row("spread", [instr.inputs[0]], part(instr.out, index), instr)]
+    if name == "replace":
+        return [row("spread", [instr.inputs[0]], instr.out, instr), row("spread", [instr.inputs[1]], part(instr.out, index), instr)]
+    if name == "pad_zeros":
+        inner = tuple(slice(low, low + n) for (low, _), n in zip(instr.options["pad_width"], instr.vars[0].shape, strict=True))
+        return [_zeros(instr), row("spread", [instr.vars[0]], part(instr.out, inner), instr)]
+    if name == "concatenate":
+        return _joined(instr)
+    return [instr]
+
+
+def _gathered(instr: Instr) -> list[Any]:
+    if any(i is not ARRAY for i in instr.options["index"]) or len(instr.inputs) != len(instr.vars[0].shape) + 1:
+        raise Unsupported("indexing by arrays together with slices")
+    if any(v.dtype.kind == "b" for v in instr.vars[1:]):
+        raise Unsupported("indexing by a mask")
+    return instr.inputs
+
+
+def _zeros(instr: Instr) -> Instr:
+    return row("zeros_like", [0.0], instr.out, instr)
+
+
+def _joined(instr: Instr) -> list[Instr]:
+    axis, rows, start = instr.options.get("axis", 0) % len(instr.out.shape), [], 0
+    for x in instr.vars:
+        stop = start + x.shape[axis]
+        if x.array.size:
+            rows.append(row("spread", [x], part(instr.out, (*(slice(None),) * axis, slice(start, stop))), instr))
+        start = stop
+    return rows
+
+
+def c_strides(shape: Shape) -> Shape:
+    """In elements, of an array in C order."""
+    return tuple(int(np.prod(shape[i + 1 :])) for i in range(len(shape)))
+
+
+def view(var: Var, shape: Shape, strides: Shape, offset: int = 0) -> Var:
+    """Other axes over the memory of a Var."""
+    shown = Var("answer", np.broadcast_to(np.zeros((), var.dtype), shape), base=var)
+    shown.strides, shown.offset = strides, var.offset + offset
+    return shown
+
+
+def part(var: Var, index: Any) -> Var:
+    """``var[index]`` for slices, integers, None and Ellipsis."""
+    size = var.dtype.itemsize
+    whole = np.lib.stride_tricks.as_strided(np.zeros(1, var.dtype), var.shape, [s * size for s in var.strides or ()])
+    taken = whole[index if Ellipsis in index else (*index, ...)]  # an array, also of one element
+    offset = (taken.ctypes.data - whole.ctypes.data) // size
+    return view(var, taken.shape, tuple(s // size for s in taken.strides), offset)
+
+
+# -- products ----------------------------------------------------------------------------------------------------------
+
+
+def as_matrices(item: Any) -> tuple[list[Instr], Any]:
+    """A Product of vectors, or of a stack and a matrix, as one of matrices that BLAS takes; and the copies to make before."""
+    a, b, out = item.a, item.b, item.out
+    if len(b.shape) > 2:
+        raise Unsupported("a product of stacks of matrices")
+    copies: list[Instr] = []
+    if len(a.shape) > 2 and a.strides != c_strides(a.shape):
+        a = _copied(a, item, copies)
+    if len(a.shape) == 1:
+        a = view(a, (1, *a.shape), (a.shape[0], *a.strides))
+    elif len(a.shape) > 2:
+        a = view(a, (int(np.prod(a.shape[:-1])), a.shape[-1]), (a.shape[-1], 1))
+    if len(b.shape) == 1:
+        b = view(b, (*b.shape, 1), (*b.strides, 1))
+    a, b = (x if _regular(x) else _copied(x, item, copies) for x in (a, b))
+    if len(out.shape) != 2:
+        out = view(out, (a.shape[0], b.shape[1]), (b.shape[1], 1))
+    return copies, item if (a, b, out) == (item.a, item.b, item.out) else replace(item, a=a, b=b, out=out)
+
+
+def _regular(var: Var) -> bool:
+    """Whether BLAS can read a matrix where it lies: rows or columns without gaps inside."""
+    (rows, columns), (down, right) = var.shape, var.strides or (1, 1)
+    plain = (right == 1 or columns <= 1) and (rows <= 1 or down >= columns)
+    turned = (down == 1 or rows <= 1) and (columns <= 1 or right >= rows)
+    return plain or turned
+
+
+def _copied(var: Var, item: Any, copies: list[Instr]) -> Var:
+    local = Var("answer", np.broadcast_to(np.zeros((), var.dtype), var.shape))
+    local.strides = c_strides(var.shape)
+    copies.append(Instr(Named("spread"), [var], {}, local, item.phase))  # type: ignore[arg-type]
+    return local
