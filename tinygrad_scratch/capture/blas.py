@@ -32,7 +32,9 @@ def numpy_blas() -> Blas | None:
     """The BLAS library that NumPy has loaded, if it is one whose C interface can be found by name (OpenBLAS wheels)."""
     here = Path(np.__file__).parent
     folders = (here.parent / "numpy.libs", here / ".dylibs", here / "_core")
-    for path in sorted(p for folder in folders if folder.is_dir() for p in folder.iterdir() if "blas" in p.name.lower()):
+    for path in sorted(
+        p for folder in folders if folder.is_dir() for p in folder.iterdir() if "blas" in p.name.lower()
+    ):
         try:
             library = ctypes.CDLL(str(path))
         except OSError:
@@ -41,7 +43,9 @@ def numpy_blas() -> Blas | None:
             names = [f"{before}cblas_{kind}gemm{after}" for kind in "sd"]
             if all(hasattr(library, name) for name in names):
                 single, double = (ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in names)
-                threads = [getattr(library, f"{before}openblas_{verb}_num_threads{after}", None) for verb in ("set", "get")]
+                threads = [
+                    getattr(library, f"{before}openblas_{verb}_num_threads{after}", None) for verb in ("set", "get")
+                ]
                 return Blas(str(path), single, double, 64 if after else 32, *threads)
     return None
 

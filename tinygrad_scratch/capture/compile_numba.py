@@ -63,7 +63,10 @@ class Compiled:
         try:
             code = self.step(self.table, *arrays)
         except TypeError:  # an input that is not in C order, or not of the machine's byte order
-            arrays = tuple(np.require(a, v.dtype, ["C", "A", "E"]).reshape(v.shape) for a, v in zip(arrays, self.inputs, strict=True))
+            arrays = tuple(
+                np.require(a, v.dtype, ["C", "A", "E"]).reshape(v.shape)
+                for a, v in zip(arrays, self.inputs, strict=True)
+            )
             code = self.step(self.table, *arrays)
         if code:
             refuse(code)
@@ -165,7 +168,9 @@ def load(source: str) -> Any:
     from tinygrad_scratch import __version__
 
     numba_blas()
-    versions = f"{__version__} {numba.__version__} {llvmlite.__version__} {np.__version__} {sys.version} {_cpu()} {_runtime()}"
+    versions = (
+        f"{__version__} {numba.__version__} {llvmlite.__version__} {np.__version__} {sys.version} {_cpu()} {_runtime()}"
+    )
     key = hashlib.sha256(f"{versions}\n{source}".encode()).hexdigest()[:24]
     folder = cache_folder()
     path = folder / f"step_{key}.py"

@@ -9,7 +9,14 @@ from tinygrad_scratch.capture.trace import Instr, Var
 from tinygrad_scratch.ops.indexing import ARRAY
 from tinygrad_scratch.registry import ANSWERS, Op
 
-REDUCE = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum", "any": "logical_or", "all": "logical_and"}
+REDUCE = {
+    "sum": "add",
+    "prod": "multiply",
+    "max": "maximum",
+    "min": "minimum",
+    "any": "logical_or",
+    "all": "logical_and",
+}
 VIEWS = frozenset(
     "reshape transpose swapaxes moveaxis expand_dims squeeze flip getitem broadcast_to check_labels".split()
 )
@@ -123,7 +130,9 @@ class Writer:
 
     def call(self, op: Op, args: list[str], options: dict[str, Any]) -> str:
         """A row by its NumPy function; a user's own row by the function that they registered."""
-        function = next((f for f, answer in ANSWERS.items() if answer is op and getattr(np, f.__name__, None) is f), None)
+        function = next(
+            (f for f, answer in ANSWERS.items() if answer is op and getattr(np, f.__name__, None) is f), None
+        )
         name = self.use(function.__name__) if function is not None else self.object(op.fn, f"row_{op.__name__}")
         return f"{name}({', '.join([*args, *(f'{k}={self.option(k, v)}' for k, v in options.items())])})"
 
@@ -137,7 +146,11 @@ class Writer:
 
     def _where(self, instr: Instr, out: str, args: list[str]) -> list[str]:
         copy, condition = self.use("copyto"), instr.inputs[0]
-        truth = args[0] if isinstance(condition, Var) and condition.dtype.kind == "b" else f"{self.use('not_equal')}({args[0]}, 0)"
+        truth = (
+            args[0]
+            if isinstance(condition, Var) and condition.dtype.kind == "b"
+            else f"{self.use('not_equal')}({args[0]}, 0)"
+        )
         return [f"{copy}({out}, {args[2]})", f"{copy}({out}, {args[1]}, where={truth})"]
 
     def _clip(self, instr: Instr, out: str, args: list[str]) -> list[str]:
@@ -155,7 +168,9 @@ class Writer:
 
     def _getitem(self, instr: Instr, out: str, args: list[str]) -> list[str]:
         taken = f"{args[0]}[{self.index(instr, instr.inputs[1:])}]"
-        masked = any(v.dtype.kind == "b" for v in instr.vars[1:])  # ValueError, not a broadcast, if the mask has another count now
+        masked = any(
+            v.dtype.kind == "b" for v in instr.vars[1:]
+        )  # ValueError, not a broadcast, if the mask has another count now
         return [f"{out}[...] = {taken}{f'.reshape({instr.out.shape})' * masked}"]
 
     def _scatter(self, instr: Instr, out: str, args: list[str]) -> list[str]:
@@ -175,7 +190,9 @@ class Writer:
         return [f"{self.use('add')}.accumulate({args[0]}, axis={instr.options.get('axis', 0)}, out={out})"]
 
     def _pad_zeros(self, instr: Instr, out: str, args: list[str]) -> list[str]:
-        inner = ", ".join(f"{low}:{low + n}" for (low, _), n in zip(instr.options["pad_width"], instr.vars[0].shape, strict=True))
+        inner = ", ".join(
+            f"{low}:{low + n}" for (low, _), n in zip(instr.options["pad_width"], instr.vars[0].shape, strict=True)
+        )
         return [f"{out}[...] = 0", f"{out}[{inner or '...'}] = {args[0]}"]
 
     def _einsum(self, instr: Instr, out: str, args: list[str]) -> list[str]:
@@ -232,12 +249,26 @@ def write(plan: Any, function_name: str = "step") -> tuple[str, Writer]:
     arguments = ", ".join(v.name for v in plan.inputs)
     head = _head(plan, writer)
     helpers = [HELPERS[name] for name in sorted(writer.helpers)]
-    lines = [*head, *setup, "", *helpers, "", '@np.errstate(all="ignore")', f"def {function_name}({arguments}):", *(f"    {line}" for line in body), ""]
+    lines = [
+        *head,
+        *setup,
+        "",
+        *helpers,
+        "",
+        '@np.errstate(all="ignore")',
+        f"def {function_name}({arguments}):",
+        *(f"    {line}" for line in body),
+        "",
+    ]
     return "\n".join(lines), writer
 
 
 def _head(plan: Any, writer: Writer) -> list[str]:
-    lines = ['"""Backpropagation as NumPy, written by tinygrad_scratch from a recorded step."""', "", "import numpy as np"]
+    lines = [
+        '"""Backpropagation as NumPy, written by tinygrad_scratch from a recorded step."""',
+        "",
+        "import numpy as np",
+    ]
     names = sorted(n for n in writer.imports)
     if names:
         lines.append(f"from numpy import {', '.join(names)}")
@@ -252,5 +283,3 @@ def _head(plan: Any, writer: Writer) -> list[str]:
             count = int(np.prod(var.shape)) * var.dtype.itemsize
             lines.append(f"{var.name} = memory[{slab}][:{count}].view({str(var.dtype)!r}){_shaped(var)}")
     return [*lines, "", "# the same memory seen otherwise"]
-
-

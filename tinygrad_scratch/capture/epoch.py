@@ -30,7 +30,9 @@ def run_epoch(step: Any, arrays: Sequence[Any], order: Any, batch_size: int, pro
         else:
             count = 1
             made = step(*(a[order[done * batch_size : (done + 1) * batch_size]] for a in data))
-            made = rebuild(made, iter([None if t is None else t._data[None] if not t.ndim else t._data for t in leaves(made)]))
+            made = rebuild(
+                made, iter([None if t is None else t._data[None] if not t.ndim else t._data for t in leaves(made)])
+            )
         done += count
         parts.append(made)
         seconds = time.perf_counter() - began
@@ -49,7 +51,9 @@ def _checked(arrays: Sequence[Any], order: Any, batch_size: int) -> tuple[list[A
     if order.ndim != 1 or order.dtype.kind not in "iu" or not order.size:
         raise ValueError(f"order must be a non-empty list of indices, not {order.dtype}{order.shape}")
     if order.min() < 0 or order.max() >= len(data[0]):
-        raise IndexError(f"order has index {order.min()} to {order.max()}, but there are {len(data[0])} examples, 0 to {len(data[0]) - 1}")
+        raise IndexError(
+            f"order has index {order.min()} to {order.max()}, but there are {len(data[0])} examples, 0 to {len(data[0]) - 1}"
+        )
     if not 1 <= batch_size <= len(order):
         raise ValueError(f"batch_size is {batch_size}: it must be from 1 to the number of examples, {len(order)}")
     return data, order.astype(np.int64)

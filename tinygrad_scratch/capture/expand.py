@@ -36,7 +36,9 @@ def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 def cross_entropy_labels(logits: Any, labels: Any) -> Any:
     labels = OPS["check_labels"](labels, classes=logits.shape[-1])
     shifted = logits - np.max(logits, axis=-1, keepdims=True)
-    grid = tuple(np.arange(n).reshape([-1 if i == j else 1 for j in range(labels.ndim)]) for i, n in enumerate(labels.shape))
+    grid = tuple(
+        np.arange(n).reshape([-1 if i == j else 1 for j in range(labels.ndim)]) for i, n in enumerate(labels.shape)
+    )
     index = (indexing.ARRAY,) * logits.ndim
     picked = indexing.getitem(shifted, *grid, labels, index=index)
     return np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True)).reshape(labels.shape) - picked

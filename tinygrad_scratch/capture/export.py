@@ -23,7 +23,9 @@ def export(plan: Any, path: Path) -> Path:
     source, writer = write(plan)
     strangers = [name for name, value in writer.objects.items() if not isinstance(value, np.random.Generator)]
     if strangers:
-        raise CaptureError(f"cannot export {', '.join(strangers)}: a row of your own is no NumPy function; write it with NumPy's")
+        raise CaptureError(
+            f"cannot export {', '.join(strangers)}: a row of your own is no NumPy function; write it with NumPy's"
+        )
     streams = [line for name, rng in writer.objects.items() for line in _stream(name, rng)]
     state = _STATE.format(sizes=tuple(plan.memory.slabs))
     source = source.replace("import numpy as np\n", "from pathlib import Path\n\nimport numpy as np\n", 1)
@@ -37,7 +39,10 @@ def export(plan: Any, path: Path) -> Path:
 
 def _stream(name: str, rng: np.random.Generator) -> list[str]:
     kind = type(rng.bit_generator).__name__
-    return [f"{name} = np.random.Generator(np.random.{kind}())", f"{name}.bit_generator.state = {rng.bit_generator.state!r}"]
+    return [
+        f"{name} = np.random.Generator(np.random.{kind}())",
+        f"{name}.bit_generator.state = {rng.bit_generator.state!r}",
+    ]
 
 
 def _atomically(path: Path, fill: Callable[[Any], Any]) -> None:

@@ -203,7 +203,9 @@ def _fold_updates(rows: list[Instr], outputs: list[Var]) -> list[Any]:
         program[program.index(instr)] = folded
         for dead in [*gone, product]:
             program.remove(dead)
-    return [Product(e.vars[0], e.vars[1], e.out, e.phase) if isinstance(e, Instr) and _is_product(e) else e for e in program]
+    return [
+        Product(e.vars[0], e.vars[1], e.out, e.phase) if isinstance(e, Instr) and _is_product(e) else e for e in program
+    ]
 
 
 def _foldable(product: Instr, value: Var, state: Var, rows: list[Instr], counts: dict[int, int]) -> bool:
@@ -270,7 +272,9 @@ class _Schedule:
         if not reduction:
             loop.values[id(instr.out)] = instr.out
         for var in instr.vars:
-            direct = (var.shape == shape and id(var) in loop.values or var is instr.out) and not _elsewhere(instr, var)
+            direct = ((var.shape == shape and id(var) in loop.values) or var is instr.out) and not _elsewhere(
+                instr, var
+            )
             known = self.read.setdefault(id(var.root), {})
             known[n] = known.get(n, True) and direct
         self.written[id(instr.out.root)] = n
@@ -284,7 +288,12 @@ class _Schedule:
         for n in candidates:
             if n >= earliest and n >= 0:
                 item = self.items[n]
-                if isinstance(item, Loop) and item.shape == shape and item.phase == instr.phase and self._fits(item, n, instr):
+                if (
+                    isinstance(item, Loop)
+                    and item.shape == shape
+                    and item.phase == instr.phase
+                    and self._fits(item, n, instr)
+                ):
                     return n
         self.items.append(Loop(shape, instr.phase))
         return len(self.items) - 1
@@ -304,7 +313,12 @@ class _Schedule:
             if id(var.root) in self.written:
                 maker = self.written[id(var.root)]
                 item = self.items[maker]
-                inside = isinstance(item, Loop) and id(var) in item.values and item.shape == shape and not _elsewhere(instr, var)
+                inside = (
+                    isinstance(item, Loop)
+                    and id(var) in item.values
+                    and item.shape == shape
+                    and not _elsewhere(instr, var)
+                )
                 n = max(n, maker if inside else maker + 1)
         if instr.out.base is not None:  # a part of memory: after whatever filled the rest of it
             n = max(n, self.written.get(id(instr.out.root), -1) + 1)

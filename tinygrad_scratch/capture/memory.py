@@ -43,7 +43,11 @@ class Use:
 def of_instrs(instrs: Sequence[Instr]) -> list[Use]:
     """The uses of a list of rows, run one by one."""
     return [
-        Use([*i.vars, i.out], [i.out] if i.out.base is None and not i.in_place and i.out.kind == "answer" else [], _heirs(i))
+        Use(
+            [*i.vars, i.out],
+            [i.out] if i.out.base is None and not i.in_place and i.out.kind == "answer" else [],
+            _heirs(i),
+        )
         for i in instrs
     ]
 

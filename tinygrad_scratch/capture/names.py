@@ -72,7 +72,9 @@ def give_names(trace: Trace, variables: Iterable[Var], known: dict[int, str]) ->
             var.name = _unique(var.name, taken)
     for var in variables:
         if var.kind in ("external", "hyper") or (var.kind == "constant" and id(var.array) in known):
-            var.name = _unique(known.get(id(var.array), var.name or ("rate" if var.kind == "hyper" else "outside")), taken)
+            var.name = _unique(
+                known.get(id(var.array), var.name or ("rate" if var.kind == "hyper" else "outside")), taken
+            )
     if trace.loss is not None and not trace.loss.name:
         trace.loss.name = _unique("loss", taken)
     cotangents = {id(cotangent): owner for owner, cotangent in trace.gradients.items()}
@@ -103,7 +105,11 @@ def _from_row(var: Var) -> str:
     if row in ("transpose", "swapaxes") and isinstance(first, Var) and first.name:
         return f"{first.name}_T"
     if row in ("reshape", "expand_dims", "squeeze", "broadcast_to") and isinstance(first, Var) and first.name:
-        return first.name if first.name.endswith("_spread") else f"{first.name}_{'spread' if row == 'broadcast_to' else 'view'}"
+        return (
+            first.name
+            if first.name.endswith("_spread")
+            else f"{first.name}_{'spread' if row == 'broadcast_to' else 'view'}"
+        )
     return row
 
 

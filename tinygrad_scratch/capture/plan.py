@@ -47,7 +47,9 @@ class Plan:
     _run: Callable[..., tuple[Array, ...]] | None = None
     _lock: Any = field(default_factory=threading.Lock)
     _bound: list[tuple[Tensor, Array]] = field(default_factory=list)
-    _numbers: list[tuple[Callable[[], dict[str, float]], dict[str, float], list[tuple[Var, str]]]] = field(default_factory=list)
+    _numbers: list[tuple[Callable[[], dict[str, float]], dict[str, float], list[tuple[Var, str]]]] = field(
+        default_factory=list
+    )
     _expected: tuple[Any, ...] | None = None
     _mode: bool = True
     _cleared: list[Tensor] = field(default_factory=list)
@@ -59,14 +61,21 @@ class Plan:
         if self._expected is None or len(args) != len(self._expected) or mode is not self._mode:
             return False
         for a, (kind, shape, dtype) in zip(args, self._expected):
-            if type(a) is not kind or a.shape != shape or a.dtype is not dtype or (kind is not np.ndarray and a.requires_grad):
+            if (
+                type(a) is not kind
+                or a.shape != shape
+                or a.dtype is not dtype
+                or (kind is not np.ndarray and a.requires_grad)
+            ):
                 return False
         return True
 
     def current(self) -> bool:
         """Whether the numbers that shape the step (which options are zero), and how the state lies, are as recorded."""
         numbers = all(_zeros(look_up()) == _zeros(last) for look_up, last, _ in self._numbers)
-        return numbers and all(tensor._data is array or _layout(tensor._data) == _layout(array) for tensor, array in self._bound)
+        return numbers and all(
+            tensor._data is array or _layout(tensor._data) == _layout(array) for tensor, array in self._bound
+        )
 
     def run(self, args: tuple[Any, ...], quick: bool = False) -> Any:
         """Replay. One thread at a time: the buffers are shared by all calls. quick: the arguments are what `fits` accepts."""
@@ -142,7 +151,9 @@ class Plan:
             var.array[...] = numbers[name]
         last.update(numbers)
         for instr in self.prologue:
-            instr.out.array[...] = instr.op.fn(*(x.array if isinstance(x, Var) else x for x in instr.inputs), **instr.options)
+            instr.out.array[...] = instr.op.fn(
+                *(x.array if isinstance(x, Var) else x for x in instr.inputs), **instr.options
+            )
 
     prologue: list[Instr] = field(default_factory=list)  # what depends on the numbers alone
 
@@ -180,7 +191,9 @@ def make_plan(recording: Recording, backend: str, rewrites: bool | Iterable[str]
     settle_gradients(recording)
     outputs = [v for v in recording.outputs if v is not None] + [v for _, v in recording.grads]
     recorded = len(trace.instrs)
-    settle_layouts([*recording.inputs, *outputs], trace.instrs)  # before arrays are replaced by equal ones that lie elsewhere
+    settle_layouts(
+        [*recording.inputs, *outputs], trace.instrs
+    )  # before arrays are replaced by equal ones that lie elsewhere
     instrs = share_common(list(trace.instrs), outputs)
     prologue = _split_prologue(trace, instrs)
     patterns = tuple(PATTERNS) if rewrites is True else () if rewrites is False else tuple(rewrites)
@@ -220,7 +233,9 @@ def _settle_layout(var: Var, changed: set[int]) -> None:
     if var.strides is not None:
         return
     size = var.dtype.itemsize
-    spread = var.maker is not None and var.maker.op.__name__ == "broadcast_to" and var.base is None and var.kind == "answer"
+    spread = (
+        var.maker is not None and var.maker.op.__name__ == "broadcast_to" and var.base is None and var.kind == "answer"
+    )
     if spread and not {id(var), id(var.maker.inputs[0].root)} & changed:  # type: ignore[union-attr]
         source = var.maker.inputs[0]  # type: ignore[union-attr]
         _settle_layout(source, changed)
@@ -262,7 +277,9 @@ def _split_prologue(trace: Trace, instrs: list[Instr]) -> list[Instr]:
     return prologue
 
 
-def _variables(instrs: list[Instr], prologue: list[Instr], outputs: list[Var], inputs: list[Var], trace: Trace) -> list[Var]:
+def _variables(
+    instrs: list[Instr], prologue: list[Instr], outputs: list[Var], inputs: list[Var], trace: Trace
+) -> list[Var]:
     found: dict[int, Var] = {id(v): v for v in inputs}
     for instr in instrs:
         for var in [*instr.vars, instr.out]:
@@ -294,7 +311,7 @@ def _shape_of(recording: Recording) -> Any:
 
 
 def _arrays(args: tuple[Any, ...]) -> list[Array]:
-    arrays = [getattr(leaf, "_data", leaf) for leaf in leaves(args) if isinstance(leaf, (Tensor, np.ndarray, np.generic))]
+    arrays = [
+        getattr(leaf, "_data", leaf) for leaf in leaves(args) if isinstance(leaf, (Tensor, np.ndarray, np.generic))
+    ]
     return [np.asarray(a, a.dtype.newbyteorder("=")) for a in arrays]
-
-

@@ -24,7 +24,9 @@ class Recording:
     outputs: list[Var | None]
     result: Any
     grads: list[tuple[Tensor, Var]] = field(default_factory=list)  # gradients that the call leaves behind
-    cleared: list[Tensor] = field(default_factory=list)  # whose gradients the program forgot between the last call and this
+    cleared: list[Tensor] = field(
+        default_factory=list
+    )  # whose gradients the program forgot between the last call and this
     updated: list[Tensor] = field(default_factory=list)  # Tensors that it changed in place
     names: dict[int, str] = field(default_factory=dict)
     quick: tuple[Any, ...] | None = None  # type, shape and dtype of each argument, if all are plain arrays or Tensors
@@ -68,7 +70,9 @@ def record(
 def _quick(tree: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[Any, ...] | None:
     """Type, shape and dtype of each argument, if all are plain arrays, or Tensors that ask for no gradient."""
     args, kwargs = tree
-    plain = all((type(a) is np.ndarray and a.dtype.isnative) or (isinstance(a, Tensor) and not a.requires_grad) for a in args)
+    plain = all(
+        (type(a) is np.ndarray and a.dtype.isnative) or (isinstance(a, Tensor) and not a.requires_grad) for a in args
+    )
     return tuple((type(a), a.shape, a.dtype) for a in args) if plain and not kwargs else None
 
 
@@ -109,8 +113,8 @@ def _refuse_lost_graph(inputs: list[Var], made: list[Any], trace: Trace) -> None
     wanted = [v.name for v in inputs if v.tensor is not None and v.tensor.requires_grad]
     if wanted and not trace.differentiated and any(isinstance(t, Tensor) and t.requires_grad for t in made):
         raise CaptureError(
-            f"input {', '.join(wanted)} requires a gradient, but results of a captured step have no graph; differentiate inside the step "
-            "(tg.gradients) and return the gradient, or pass x.detach(), or call it under no_grad()"
+            f"input {', '.join(wanted)} requires a gradient, but results of a captured step have no graph; differentiate "
+            "inside the step (tg.gradients) and return the gradient, or pass x.detach(), or call it under no_grad()"
         )
 
 
@@ -118,7 +122,9 @@ def _output(leaf: Any, trace: Trace) -> Var | None:
     if leaf is None:
         return None
     if not isinstance(leaf, Tensor):
-        raise CaptureError(f"a captured step returns Tensors, None, or lists and dicts of them, not {type(leaf).__name__}; {describe(leaf)}")
+        raise CaptureError(
+            f"a captured step returns Tensors, None, or lists and dicts of them, not {type(leaf).__name__}; {describe(leaf)}"
+        )
     var = trace.known(leaf._data)
     return trace.outside(leaf) if var is None else var
 
@@ -139,7 +145,9 @@ def _after(recording: Recording) -> None:
             recording.updated.append(tensor)
         if tensor.grad is not None and (gradient := trace.known(tensor.grad._data)) is not None:
             if var.kind == "input":
-                raise CaptureError(f"the step leaves a gradient in its input {var.name}: return it instead (tg.gradients, tg.grad)")
+                raise CaptureError(
+                    f"the step leaves a gradient in its input {var.name}: return it instead (tg.gradients, tg.grad)"
+                )
             recording.grads.append((tensor, gradient))
             tensor.grad = wrap(tensor.grad._data.copy())
 
@@ -169,14 +177,16 @@ def same_step(one: Recording, two: Recording) -> bool:
         return False
     user = {id(x): i.op.__name__ for i in reversed(b) for x in i.vars}
     pairs = [(u, v) for u, v in zip(before, after, strict=True) if u.kind == "external" or v.kind == "external"]
-    constants = [v for u, v in pairs if not _by_reference(u, v) and _is_constant(u, v, user.get(id(v), "the result"), two)]
+    constants = [
+        v for u, v in pairs if not _by_reference(u, v) and _is_constant(u, v, user.get(id(v), "the result"), two)
+    ]
     changed = {id(i.out.root) for i in b if i.in_place}
     _refuse_shared([v for v in after if v.kind == "external"], changed)
     for var in constants:
         if id(var) in changed:
             raise CaptureError(
-                f"{describe(var.array)} is made in the step from an array and then changed in place, so later calls would go on from what "
-                "this one left; write a = a + x instead of a += x"
+                f"{describe(var.array)} is made in the step from an array and then changed in place, so later calls would go on "
+                "from what this one left; write a = a + x instead of a += x"
             )
         var.kind = "constant"
     return True
@@ -205,7 +215,11 @@ def _by_reference(old: Var, new: Var) -> bool:
 def _is_constant(old: Var, new: Var, user: str, recording: Recording) -> bool:
     """Of an array that each call made anew: True if it was equal both times, else CaptureError."""
     same = old.kind == new.kind and old.array.shape == new.array.shape and old.dtype == new.dtype
-    if same and np.array_equal(old.array, new.array, equal_nan=old.dtype.kind == "f") and id(new.array) not in recording.names:
+    if (
+        same
+        and np.array_equal(old.array, new.array, equal_nan=old.dtype.kind == "f")
+        and id(new.array) not in recording.names
+    ):
         return True
     raise CaptureError(
         f"{user} uses an array, {describe(new.array)}, that the step made or found outside and that was another one in the "
@@ -219,6 +233,6 @@ def _refuse_shared(outside: list[Var], changed: set[int]) -> None:
         for other in outside if id(one) in changed else ():
             if other is not one and np.may_share_memory(one.array, other.array):
                 raise CaptureError(
-                    f"{describe(one.array)} is changed in place, and another array of the step, {describe(other.array)}, shares memory with "
-                    "it; use one Tensor for both, or copy it"
+                    f"{describe(one.array)} is changed in place, and another array of the step, "
+                    f"{describe(other.array)}, shares memory with it; use one Tensor for both, or copy it"
                 )

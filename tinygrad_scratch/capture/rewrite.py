@@ -71,7 +71,11 @@ def plain_numbers(instrs: list[Instr], outputs: list[Var]) -> list[Instr]:
             continue
         for i, other in ((0, instr.inputs[1]), (1, instr.inputs[0])):
             value = uniform(instr.inputs[i])
-            if value is not None and isinstance(other, Var) and (other.shape, other.dtype) == (instr.out.shape, instr.out.dtype):
+            if (
+                value is not None
+                and isinstance(other, Var)
+                and (other.shape, other.dtype) == (instr.out.shape, instr.out.dtype)
+            ):
                 instr.inputs[i] = value
     return instrs
 
@@ -84,7 +88,12 @@ def drop_ones(instrs: list[Instr], outputs: list[Var]) -> list[Instr]:
         instr.inputs = [swap.get(id(x), x) if isinstance(x, Var) else x for x in instr.inputs]
         apart = id(instr.out) in shown | changed
         same = [x for x in instr.vars if x.dtype == instr.out.dtype and id(x.root) not in changed and not apart]
-        if instr.op.__name__ == "multiply" and not instr.in_place and same and 1.0 in [x for x in instr.inputs if isinstance(x, float)]:
+        if (
+            instr.op.__name__ == "multiply"
+            and not instr.in_place
+            and same
+            and 1.0 in [x for x in instr.inputs if isinstance(x, float)]
+        ):
             swap[id(instr.out)] = same[0]
         else:
             kept.append(instr)
@@ -178,5 +187,3 @@ def rewrite(instrs: list[Instr], outputs: list[Var], patterns: tuple[str, ...]) 
         if changed:
             fired[run.__name__] = changed
     return instrs, fired
-
-

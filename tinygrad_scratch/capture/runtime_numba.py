@@ -41,7 +41,10 @@ POINTERS = {
     "float32": _pointer(types.float32, "float32"),
     "float64": _pointer(types.float64, "float64"),
     "bool": _pointer(types.uint8, "bool"),
-    **{name: _pointer(getattr(types, name), name) for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")},
+    **{
+        name: _pointer(getattr(types, name), name)
+        for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+    },
 }
 p_float32, p_float64, p_bool = POINTERS["float32"], POINTERS["float64"], POINTERS["bool"]
 p_int8, p_int16, p_int32, p_int64 = (POINTERS[f"int{n}"] for n in (8, 16, 32, 64))
@@ -156,6 +159,7 @@ def smaller(a: Any, b: Any) -> Any:
 
 # -- NumPy's BLAS ------------------------------------------------------------------------------------------------------
 
+
 def register_products() -> bool:
     """Make NumPy's own gemm known to the linker, so that there is one pool of threads. False if it cannot be found."""
     library = numpy_blas()
@@ -182,8 +186,40 @@ def _gemm(kind: str, real: Any) -> Callable[..., None]:
         return types.voidptr(pointer, types.intp), generate
 
     @njit(inline="never", nogil=True)
-    def gemm(ta: Any, tb: Any, m: Any, n: Any, k: Any, alpha: Any, a: Any, oa: Any, lda: Any, b: Any, ob: Any, ldb: Any, beta: Any, c: Any, oc: Any, ldc: Any) -> None:  # noqa: E501
-        external(enum(101), enum(ta), enum(tb), size(m), size(n), size(k), real(alpha), at(a, oa), size(lda), at(b, ob), size(ldb), real(beta), at(c, oc), size(ldc))  # noqa: E501
+    def gemm(
+        ta: Any,
+        tb: Any,
+        m: Any,
+        n: Any,
+        k: Any,
+        alpha: Any,
+        a: Any,
+        oa: Any,
+        lda: Any,
+        b: Any,
+        ob: Any,
+        ldb: Any,
+        beta: Any,
+        c: Any,
+        oc: Any,
+        ldc: Any,
+    ) -> None:
+        external(
+            enum(101),
+            enum(ta),
+            enum(tb),
+            size(m),
+            size(n),
+            size(k),
+            real(alpha),
+            at(a, oa),
+            size(lda),
+            at(b, ob),
+            size(ldb),
+            real(beta),
+            at(c, oc),
+            size(ldc),
+        )
 
     return gemm
 

@@ -41,9 +41,14 @@ def simple_rows(instr: Instr) -> list[Instr]:
     if name == "scatter":
         return [_zeros(instr), row("spread", [instr.inputs[0]], part(instr.out, index), instr)]
     if name == "replace":
-        return [row("spread", [instr.inputs[0]], instr.out, instr), row("spread", [instr.inputs[1]], part(instr.out, index), instr)]
+        return [
+            row("spread", [instr.inputs[0]], instr.out, instr),
+            row("spread", [instr.inputs[1]], part(instr.out, index), instr),
+        ]
     if name == "pad_zeros":
-        inner = tuple(slice(low, low + n) for (low, _), n in zip(instr.options["pad_width"], instr.vars[0].shape, strict=True))
+        inner = tuple(
+            slice(low, low + n) for (low, _), n in zip(instr.options["pad_width"], instr.vars[0].shape, strict=True)
+        )
         return [_zeros(instr), row("spread", [instr.vars[0]], part(instr.out, inner), instr)]
     if name == "concatenate":
         return _joined(instr)

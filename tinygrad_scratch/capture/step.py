@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import update_wrapper
 from pathlib import Path
 from typing import Any
@@ -72,14 +73,18 @@ class Captured:
         self._wanted = threads
         self.plans: list[Plan] = []
         self._last: Plan | None = None
-        self._pending: dict[Any, tuple[int, Recording]] = {}  # how often each kind of call was recorded, and its last recording
+        self._pending: dict[
+            Any, tuple[int, Recording]
+        ] = {}  # how often each kind of call was recorded, and its last recording
         self._lock = threading.RLock()
         update_wrapper(self, function, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         mode = state.mode
         if (mode is not True and mode is not False) or state.transforms:
-            return self.function(*args, **kwargs)  # within another capture, watched for anomalies, or differentiated: it is part of that
+            return self.function(
+                *args, **kwargs
+            )  # within another capture, watched for anomalies, or differentiated: it is part of that
         plan = self._last
         if kwargs or plan is None or plan.settings != settings.version or not plan.fits(args, mode):
             return self._slowly(args, kwargs, mode)
@@ -189,10 +194,8 @@ class Captured:
         if instance is None:
             return self
         bound = Captured(self.function.__get__(instance, owner), self.backend, self.rewrites, self._wanted)
-        try:
+        with suppress(AttributeError):  # an instance with slots makes a new one at each look-up
             instance.__dict__[self.function.__name__] = bound
-        except AttributeError:
-            pass
         return bound
 
 
@@ -224,4 +227,6 @@ def _key(tree: Any) -> Any:
         return ("array", (), tree.dtype.str)
     if isinstance(tree, (int, float, bool, str, type(None))):
         return (type(tree).__name__, repr(tree))  # which tells 0.0 from -0.0, and finds nan again
-    raise CaptureError(f"a captured step takes arrays, Tensors, numbers, and lists and dicts of them, not {type(tree).__name__}")
+    raise CaptureError(
+        f"a captured step takes arrays, Tensors, numbers, and lists and dicts of them, not {type(tree).__name__}"
+    )

@@ -100,7 +100,9 @@ class Trace:
         self.instrs: list[Instr] = []
         self.vars: dict[int, Var] = {}  # by id of the array; the Var keeps the array alive
         self.owners: list[Array] = []
-        self.places: dict[Any, Var] = {}  # by where an array lies, for views of it that were made without a row (detach)
+        self.places: dict[
+            Any, Var
+        ] = {}  # by where an array lies, for views of it that were made without a row (detach)
         self.hypers: list[tuple[Var, Callable[[], dict[str, float]], str]] = []
         self.gradients: dict[int, Var] = {}  # id of a Var -> its cotangent, for names
         self.leaf_grads: list[tuple[Tensor, Tensor]] = []
@@ -110,7 +112,9 @@ class Trace:
 
     # -- what the engine calls -------------------------------------------------------------------------------------
 
-    def record(self, op: Op, values: tuple[Any, ...], options: dict[str, Any], answer: Array, parents: Any = ()) -> Array:
+    def record(
+        self, op: Op, values: tuple[Any, ...], options: dict[str, Any], answer: Array, parents: Any = ()
+    ) -> Array:
         inputs = [self._operand(v, parents[i] if i < len(parents) else None) for i, v in enumerate(values)]
         expansion = EXPANSIONS.get(op.__name__)
         if expansion is not None and "out" not in options:
@@ -180,16 +184,20 @@ class Trace:
             self.places.setdefault(place_of(var.array), var)
 
     def known(self, array: Array) -> Var | None:
-        """The Var of an array, or of one that lies just where it does (``detach()`` of it). An input is not what it was a view of."""
+        """The Var of an array, or of one that lies just where it does (``detach()``); an input is not what it was a view of."""
         var = self.vars.get(id(array))
         if var is None:
             var = self.places.get(place_of(array))
             if var is not None and var.kind == "input" and array.base is None:
                 return None
-            if var is None and array.base is not None and any(v.kind == "answer" and np.may_share_memory(v.array, array) for v in self.vars.values()):
+            if (
+                var is None
+                and array.base is not None
+                and any(v.kind == "answer" and np.may_share_memory(v.array, array) for v in self.vars.values())
+            ):
                 raise CaptureError(
-                    f"{describe(array)} is a view of a result of the step that was made outside the library's operations, so later calls "
-                    "cannot follow it; index or reshape the Tensor instead"
+                    f"{describe(array)} is a view of a result of the step that was made outside the library's operations, so later "
+                    "calls cannot follow it; index or reshape the Tensor instead"
                 )
         return var
 

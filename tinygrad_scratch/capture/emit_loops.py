@@ -1,0 +1,334 @@
+"""Loops of the compiled back end: scalar rows as nested loops over memory, in the order in which it lies."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinygrad_scratch.capture.lower import Loop
+from tinygrad_scratch.capture.rewrite import uniform
+from tinygrad_scratch.capture.simplify import Unsupported
+from tinygrad_scratch.capture.trace import Instr, Var
+
+if TYPE_CHECKING:
+    from tinygrad_scratch.capture.emit_numba import Emitter
+
+_INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "matmul": "*"}
+_COMPARE = {"greater": ">", "greater_equal": ">=", "less": "<", "less_equal": "<=", "equal": "==", "not_equal": "!="}
+_MATH = "log log1p expm1 sqrt sin cos tan tanh sinh cosh exp log2 log10".split()
+_WHOLE = "floor ceil trunc rint".split()
+_CALLS = {
+    **{name: f"math.{name}({{0}})" for name in _MATH},
+    **{name: f"np.{name}({{0}})" for name in (*_WHOLE, "cbrt")},
+    "arcsin": "math.asin({0})", "arccos": "math.acos({0})", "arctan": "math.atan({0})", "arctan2": "math.atan2({0}, {1})",
+    "arcsinh": "math.asinh({0})", "arccosh": "math.acosh({0})", "arctanh": "math.atanh({0})", "hypot": "math.hypot({0}, {1})",
+    "negative": "-{0}", "absolute": "abs({0})", "square": "{0} * {0}", "reciprocal": "{one} / {0}", "copy": "{0}", "spread": "{0}",
+    "maximum": "larger({0}, {1})", "minimum": "smaller({0}, {1})", "exp2": "math.pow({two}, {0})", "zeros_like": "{zero}",
+    "ones_like": "{one}", "logical_and": "({0} and {1})", "logical_or": "({0} or {1})", "logical_xor": "({0} != {1})",
+    "logical_not": "(not {0})", "isnan": "math.isnan({0})", "isinf": "math.isinf({0})", "isfinite": "math.isfinite({0})",
+    "sign": "({one} if {0} > {zero} else (-{one} if {0} < {zero} else {0}))", "power": "{0} ** {1}",
+    "logaddexp": "({0} + {log2} if {0} == {1} else larger({0}, {1}) + math.log1p(math.exp(-abs({0} - {1}))))",
+    "floor_divide": "{0} // {1}", "remainder": "{0} % {1}", "bitwise_and": "{0} & {1}", "bitwise_or": "{0} | {1}",
+    "bitwise_xor": "{0} ^ {1}", "invert": "~{0}",
+}  # fmt: skip
+_LOGICAL = {"bitwise_and": "logical_and", "bitwise_or": "logical_or", "bitwise_xor": "logical_xor", "invert": "logical_not",
+            "add": "logical_or", "multiply": "logical_and"}  # fmt: skip
+"""What operations on integers are for booleans."""
+_OF_ANY_KIND = frozenset("where astype copy spread gather zeros_like ones_like maximum minimum".split())
+_LOG2 = float(np.log(2))
+
+
+def literal(x: Any, dtype: np.dtype[Any]) -> str:
+    """A number as a constant of `dtype`."""
+    if dtype.kind == "b":
+        return repr(bool(x))
+    if dtype.kind == "f":
+        short = "f32" if dtype.itemsize == 4 else "f64"
+        if x != x or x in (float("inf"), float("-inf")):
+            return f"{short}(math.nan)" if x != x else f"{short}({'-' if x < 0 else ''}math.inf)"
+        return f"{short}({float(x)!r})"
+    return f"i64({int(x)})"
+
+
+class LoopWriter:
+    """One Loop as nested loops over memory in the order in which it lies."""
+
+    def __init__(self, emitter: "Emitter", loop: Loop):
+        self.e, self.loop = emitter, loop
+        self.inner = {id(r.out) for r in loop.rows}
+        self.value: dict[int, str] = {}  # id of a Var -> the name of its scalar
+        self.axes = self._axis_order()
+        self.at: list[list[str]] = [[] for _ in range(len(self.axes) + 1)]  # statements by depth
+        self.after: list[list[str]] = [[] for _ in range(len(self.axes) + 1)]
+        self.index = [f"i{k}" for k in range(len(loop.shape))]
+
+    def _memory_vars(self) -> list[Var]:
+        rows = [*self.loop.rows, *self.loop.reductions]
+        return [v for r in rows for v in [*r.vars, r.out] if id(v) not in self.inner or id(v) in self.e.kept]
+
+    def _axis_order(self) -> list[int]:
+        """Outermost first: by the strides of the first array that fills the shape."""
+        shape = self.loop.shape
+        full = [v for v in self._memory_vars() if v.shape == shape and v.strides and 0 not in v.strides]
+        states = [v for v in full if v.kind == "external"] or full
+        natural = list(range(len(shape)))
+        if not states:
+            return natural
+        strides: Any = states[0].strides
+        return sorted(natural, key=lambda k: (-strides[k] if shape[k] > 1 else -(10**18), k))
+
+    def _strides(self, var: Var) -> list[int]:
+        """Strides along the loop's axes: 0 where the Var is broadcast."""
+        lead = len(self.loop.shape) - len(var.shape)
+        if lead < 0:
+            raise Unsupported("an operand with more axes than the answer")
+        own: Any = var.strides
+        return [0] * lead + [
+            0 if n == 1 and self.loop.shape[lead + k] != 1 else s
+            for k, (n, s) in enumerate(zip(var.shape, own, strict=True))
+        ]
+
+    def _flat(self) -> bool:
+        """Whether one loop over all elements will do: every array lies alike, or is one number."""
+        layouts = set()
+        if any(r.op.__name__ == "gather" for r in self.loop.rows):
+            return False
+        for var in self._memory_vars():
+            if any(var is r.out for r in self.loop.reductions):
+                continue
+            strides = self._strides(var)
+            if all(s == 0 or n == 1 for s, n in zip(strides, self.loop.shape, strict=True)):
+                continue
+            layouts.add(tuple(s if n > 1 else 0 for s, n in zip(strides, self.loop.shape, strict=True)))
+        if len(layouts) > 1:
+            return False
+        expected = 1
+        for stride, n in sorted(zip(next(iter(layouts), ()), self.loop.shape, strict=False)):
+            if n > 1:
+                if stride != expected:
+                    return False
+                expected *= n
+        return all(self._axes_of(r) in ("all",) for r in self.loop.reductions)
+
+    def _axes_of(self, reduction: Instr) -> Any:
+        axis, ndim = reduction.options.get("axis"), len(self.loop.shape)
+        if axis is None:
+            return "all"
+        axes = {a % ndim for a in (axis if isinstance(axis, tuple) else (axis,))}
+        return "all" if len(axes) == ndim else axes
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def write(self) -> None:
+        shape = self.loop.shape
+        if 0 in shape:
+            for row in self.loop.reductions:
+                self._empty(row)
+            return
+        if self._flat():
+            self.axes, self.flat = [0] if shape else [], True
+            self.lengths = [int(np.prod(shape))] if shape else []
+        else:
+            self.flat = False
+            self.lengths = [shape[k] for k in self.axes]
+        self.at = [[] for _ in range(len(self.axes) + 1)]
+        self.after = [[] for _ in range(len(self.axes) + 1)]
+        for row in self.loop.rows:
+            self._row(row)
+        for reduction in self.loop.reductions:
+            self._reduce(reduction)
+        self._emit()
+
+    def _empty(self, row: Instr) -> None:
+        """A sum or product of nothing: 0 or 1 in each element of the answer."""
+        i = self.e.fresh("z")
+        self.e.write(0, f"for {i} in range({row.out.array.size}):")
+        self.e.write(1, self.e.put(row.out, i, _unit(row)))
+
+    def _emit(self) -> None:
+        for depth in range(len(self.axes) + 1):
+            for line in self.at[depth]:
+                self.e.write(depth, line)
+            if depth < len(self.axes):
+                name = "i0" if self.flat else f"i{self.axes[depth]}"
+                self.e.write(depth, f"for {name} in range({self.lengths[depth]}):")
+        deepest = len(self.axes)
+        if deepest and not self.at[deepest]:
+            self.e.write(deepest, "pass")
+        for depth in range(len(self.axes), -1, -1):
+            for line in self.after[depth]:
+                self.e.write(depth, line)
+
+    def _place(self, var: Var) -> tuple[str, int]:
+        """The index of this element in the owner's memory, and the depth from which it is known."""
+        strides = self._strides(var)
+        if self.flat:
+            moving = any(s != 0 and n > 1 for s, n in zip(strides, self.loop.shape, strict=True))
+            return (f"i0 + {var.offset}" if var.offset else "i0", 1) if moving else (str(var.offset), 0)
+        terms = [
+            f"i{k}" if strides[k] == 1 else f"i{k} * {strides[k]}"
+            for k in self.axes
+            if strides[k] and self.loop.shape[k] > 1
+        ]
+        depth = max((n + 1 for n, k in enumerate(self.axes) if strides[k] and self.loop.shape[k] > 1), default=0)
+        return " + ".join([*terms, *([str(var.offset)] if var.offset or not terms else [])]), depth
+
+    def _load(self, var: Var) -> str:
+        if id(var) in self.value:
+            return self.value[id(var)]
+        constant = uniform(var)
+        if constant is not None:
+            return literal(constant, var.dtype)
+        place, depth = self._place(var)
+        if any(r.in_place and r.out.root is var.root for r in self.loop.rows):
+            depth = len(self.axes)
+        name = self.e.fresh()
+        read = self.e.get(var, place)
+        self.at[depth].append(f"{name} = {read} != 0" if var.dtype.kind == "b" else f"{name} = {read}")
+        self.value[id(var)] = name
+        return name
+
+    def _row(self, row: Instr) -> None:
+        name = row.op.__name__
+        expression = self._gather(row) if name == "gather" else self._expression(row)
+        if row.out.dtype.kind in "iu" and row.out.dtype.itemsize < 8:  # which wraps around, as NumPy's do
+            expression = f"{_caster(row.out.dtype)}({expression})"
+        result = self.e.fresh()
+        deepest = self.at[len(self.axes)]
+        deepest.append(f"{result} = {expression}")
+        self.value[id(row.out)] = result
+        last = [r for r in self.loop.rows if r.out is row.out][-1]
+        if row is last and (row.in_place or id(row.out) in self.e.kept):
+            place, _ = self._place(row.out)
+            deepest.append(self.e.put(row.out, place, result))
+
+    def _expression(self, row: Instr) -> str:
+        name, out = row.op.__name__, row.out.dtype
+        common = _common(row)
+        if common.kind == "b":
+            name = _LOGICAL.get(name, name)
+        _refuse_integers(name, common)
+        if name == "where":
+            c, a, b = row.inputs
+            return f"({self._cast(a, out)} if {self._cast(c, np.dtype(bool))} else {self._cast(b, out)})"
+        if name == "clip":
+            low, high = row.options.get("low"), row.options.get("high")
+            if any(isinstance(x, (np.ndarray, tuple, list)) and np.ndim(x) for x in (low, high)):
+                raise Unsupported("clip to arrays")
+            text = self._cast(row.inputs[0], out)
+            text = text if low is None else f"larger({text}, {literal(low, out)})"
+            return text if high is None else f"smaller({text}, {literal(high, out)})"
+        args = [self._cast(x, common) for x in row.inputs]
+        if name in _INFIX:
+            return f"{args[0]} {_INFIX[name]} {args[1]}"
+        if name in _COMPARE:
+            return f"{args[0]} {_COMPARE[name]} {args[1]}"
+        if name == "exp" and common == np.float32:
+            return f"exp_f32({args[0]})"
+        if name == "astype":
+            return self._cast(row.inputs[0], out)
+        constants = {
+            "zero": literal(0, common),
+            "one": literal(1, common),
+            "two": literal(2, common),
+            "log2": literal(_LOG2, common),
+        }
+        text = args[0] if name in _WHOLE and common.kind != "f" else _CALLS[name].format(*args, **constants)
+        return f"{_caster(out)}({text})" if out.kind == "f" and name in (*_MATH, "exp2", "power", "logaddexp") else text
+
+    def _cast(self, x: Any, dtype: np.dtype[Any]) -> str:
+        if not isinstance(x, Var):
+            return literal(x, dtype)
+        name = self._load(x)
+        if x.dtype == dtype:
+            return name
+        if dtype.kind == "b":
+            return f"({name} != 0)"
+        if dtype.kind not in "fi" or dtype.itemsize not in (4, 8):
+            raise Unsupported(f"a cast to {dtype}")
+        return f"{_caster(dtype)}({name})"
+
+    def _gather(self, row: Instr) -> str:
+        source, *indices = row.inputs
+        terms = [str(source.offset)]
+        for index, stride, n in zip(indices, source.strides, source.shape, strict=True):
+            name = self._load(index)
+            where = self.e.fresh()
+            deepest = self.at[len(self.axes)]
+            deepest.append(f"{where} = i64({name})")
+            deepest.append(f"{where} = {where} + {n} if {where} < 0 else {where}")
+            deepest.append(f"if not 0 <= {where} < {n}:")
+            deepest.append("    return -1")
+            terms.append(f"{where} * {stride}")
+        return self.e.get(source, " + ".join(terms))
+
+    def _reduce(self, row: Instr) -> None:
+        """Ride along: an accumulator outside the axes that are summed, or the answer's own memory where they are outer."""
+        name, source, out = row.op.__name__, row.inputs[0], row.out
+        value, axes, depth = self._cast(source, out.dtype), self._axes_of(row), len(self.axes)
+        gone = set(range(len(self.loop.shape))) if axes == "all" else axes
+        inner = 0
+        while inner < depth and (self.flat or self.axes[depth - 1 - inner] in gone):
+            inner += 1
+        unit = _unit(row)
+        if axes == "all" or inner == len(gone):
+            level = depth - inner
+            total = self.e.fresh("s")
+            self.at[level].append(f"{total} = {unit}")
+            self.at[depth].append(f"{total} = {_combine(name, total, value, out)}")
+            self.after[level].append(self.e.put(out, self._reduced_place(out, gone), total))
+            return
+        i = self.e.fresh("z")
+        self.at[0].append(f"for {i} in range({int(np.prod(out.shape))}):")
+        self.at[0].append(f"    {self.e.put(out, i, unit)}")
+        place = self._reduced_place(out, gone)
+        self.at[depth].append(self.e.put(out, place, _combine(name, self.e.get(out, place), value, out)))
+
+    def _reduced_place(self, out: Var, gone: set[int]) -> str:
+        ndim = len(self.loop.shape)
+        keeps = len(out.shape) == ndim
+        own: Any = out.strides
+        strides = dict(zip(range(ndim) if keeps else [k for k in range(ndim) if k not in gone], own, strict=True))
+        terms = [f"i{k} * {strides[k]}" for k in range(ndim) if k not in gone and self.loop.shape[k] > 1]
+        return " + ".join([*terms, str(out.offset)])
+
+
+def _combine(name: str, total: str, value: str, out: Var) -> str:
+    if name == "sum":
+        return f"plus({total}, {value})" if out.dtype.kind == "f" else f"{total} + {value}"
+    if out.dtype.kind == "b":  # of booleans, the largest is whether any is true
+        return f"({total} {'or' if name in ('any', 'max') else 'and'} {value})"
+    return {"max": f"larger({value}, {total})", "min": f"smaller({value}, {total})", "prod": f"{total} * {value}"}[name]
+
+
+def _unit(row: Instr) -> str:
+    """What a reduction starts from."""
+    name, dtype = row.op.__name__, row.out.dtype
+    if name not in ("max", "min") or dtype.kind == "b":
+        return literal(name in ("prod", "all", "min"), dtype)
+    if dtype.kind != "f":
+        raise Unsupported(f"{name} of {dtype}")
+    return literal(-np.inf if name == "max" else np.inf, dtype)
+
+
+def _refuse_integers(name: str, common: np.dtype[Any]) -> None:
+    """Unsupported where compiled arithmetic of integers or booleans is not NumPy's."""
+    known = name in _OF_ANY_KIND or name in _COMPARE or name.startswith(("logical", "is"))
+    if (common.kind == "u" and not known) or (common.kind == "b" and not known):
+        raise Unsupported(f"{name} of {common}")
+    if common.kind == "i" and name in ("power", "reciprocal", "floor_divide", "remainder"):
+        raise Unsupported(f"{name} of integers")
+
+
+def _common(row: Instr) -> np.dtype[Any]:
+    """The dtype in which a row computes: NumPy's promotion of its operands (Python numbers are weak)."""
+    operands = [x.dtype if isinstance(x, Var) else x for x in row.inputs]
+    if row.op.__name__ in ("gather", "copy", "spread"):
+        return row.out.dtype
+    if row.op.__name__.startswith("logical"):
+        return np.dtype(bool)
+    common = np.result_type(*operands)
+    return common if row.out.dtype.kind in "b" or common.kind == row.out.dtype.kind else row.out.dtype
+
+
+def _caster(dtype: np.dtype[Any]) -> str:
+    return {"float32": "f32", "float64": "f64", "int64": "i64"}.get(str(dtype), f"np.{dtype}")
