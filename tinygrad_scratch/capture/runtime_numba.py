@@ -169,6 +169,16 @@ def register_products() -> bool:
     return library is not None
 
 
+@intrinsic
+def _address(typing_context: Any, pointer: Any, offset: Any) -> Any:
+    """The address of pointer[offset], for a call of C."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(builder.gep(args[0], [args[1]]), cgutils.voidptr_t)
+
+    return types.voidptr(pointer, types.intp), generate
+
+
 def _gemm(kind: str, real: Any) -> Callable[..., None]:
     library = numpy_blas()
     size = types.int64 if library is None or library.bits == 64 else types.int32
@@ -177,13 +187,6 @@ def _gemm(kind: str, real: Any) -> Callable[..., None]:
         enum, enum, enum, size, size, size, real, types.voidptr, size, types.voidptr, size, real, types.voidptr, size
     )  # fmt: skip
     external = types.ExternalFunction(f"tinygrad_scratch_{kind}gemm", signature)
-
-    @intrinsic
-    def at(typing_context: Any, pointer: Any, offset: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.bitcast(builder.gep(args[0], [args[1]]), cgutils.voidptr_t)
-
-        return types.voidptr(pointer, types.intp), generate
 
     @njit(inline="never", nogil=True)
     def gemm(
@@ -212,12 +215,12 @@ def _gemm(kind: str, real: Any) -> Callable[..., None]:
             size(n),
             size(k),
             real(alpha),
-            at(a, oa),
+            _address(a, oa),
             size(lda),
-            at(b, ob),
+            _address(b, ob),
             size(ldb),
             real(beta),
-            at(c, oc),
+            _address(c, oc),
             size(ldc),
         )
 

@@ -1,0 +1,83 @@
+"""Captured equals eager for random steps: DAGs of rows with shared parts, views, reductions, changes in place and updates."""
+
+import numpy as np
+import pytest
+from capture_graphs import World, inputs, programs, step_of
+from capturing import arrays_of, assert_same, compiled_steps, needs_numba, tolerance_for  # noqa: F401
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinygrad_scratch as tg
+
+CALLS = 5
+MANY = settings(max_examples=40 * settings().max_examples)
+FEW = settings(max_examples=max(2, settings().max_examples // 6))
+
+
+def assert_equal_over_calls(some, backend, rewrites, dtype):
+    """Programs, as one step, run eagerly and captured, each in worlds of its own: results, state and gradients agree."""
+    here, there = [World(dtype) for _ in some], [World(dtype) for _ in some]
+    eager = [step_of(program, world) for program, world in zip(some, here, strict=True)]
+    others = [step_of(program, world) for program, world in zip(some, there, strict=True)]
+    captured = tg.capture(lambda *args: [step(*args) for step in others], backend=backend, rewrites=rewrites)
+    rng, tolerance = np.random.default_rng(1), tolerance_for(backend, rewrites, dtype)
+    for call in range(CALLS):
+        args = inputs(dtype, rng)
+        with np.errstate(all="ignore"):
+            expected = arrays_of([step(*args) for step in eager])
+            found = arrays_of(captured(*(x.copy() for x in args)))
+        assert_same(found, expected, tolerance, f"call {call}, result")
+        for program, one, other in zip(some, here, there, strict=True):
+            assert_same(other.values(), one.values(), tolerance, f"call {call}, state")
+            if program.ending[0] == 3:  # gradients are left, nothing is updated
+                assert_same(other.gradients(), one.gradients(), tolerance, f"call {call}, gradient")
+    assert [plan.calls for plan in captured.plans] == [CALLS - 2]
+    return captured
+
+
+@pytest.mark.parametrize("rewrites", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_random_graphs_on_numpy(rewrites, dtype):
+    @MANY
+    @given(programs())
+    def holds(program):
+        assert_equal_over_calls([program], "numpy", rewrites, dtype)
+
+    holds()
+
+
+@needs_numba
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_random_graphs_compiled(dtype):
+    """Several programs a compilation."""
+
+    @FEW
+    @given(st.lists(programs(compiled=True), min_size=8, max_size=12))
+    def holds(some):
+        assert not assert_equal_over_calls(some, "numba", True, dtype).plan.fallback
+
+    holds()
+
+
+def test_memory_is_written_before_it_is_read():
+    """Slabs full of NaN give the same results: no answer is read before it is made, or after another has taken its place."""
+
+    @MANY
+    @given(programs())
+    def holds(program):
+        world = World(np.float64)
+        captured, rng = tg.capture(step_of(program, world), backend="numpy", rewrites=False), np.random.default_rng(1)
+        args, before = inputs(np.float64, rng), [v.copy() for v in world.values()]
+        for _ in range(2):
+            captured(*args)
+        plan, results = captured.plan, []
+        for filling in (0, 255):  # zeros, and NaN
+            for value, kept in zip(world.values(), before, strict=True):
+                value[...] = kept
+            plan.memory.allocate = lambda filling=filling: [np.full(n, filling, np.uint8) for n in plan.memory.slabs]
+            plan.bind()
+            with np.errstate(all="ignore"):
+                results.append([*arrays_of(captured(*args)), *(v.copy() for v in world.values())])
+        assert_same(*results)
+
+    holds()
