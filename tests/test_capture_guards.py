@@ -136,7 +136,7 @@ class TestNotices:
         x, labels = pair.batch()
         for bad in (-1, 4):
             labels[1] = bad
-            with pytest.raises(IndexError, match="4 classes|bounds"):
+            with pytest.raises(IndexError, match=r"4 classes|bounds"):
                 pair.captured(x, labels)
         pair.compare()
         pair.train(2)
