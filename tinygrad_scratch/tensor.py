@@ -318,7 +318,8 @@ def seed_cotangent(tensor: Tensor, gradient: Any, lift: bool) -> Any:
                 f"backward() of {describe(tensor)}: a gradient can be left out only for one element; "
                 "reduce it (.sum() or .mean()) or pass gradient= of its shape"
             )
-        seed: Any = np.ones(data.shape, data.dtype)
+        seed: Any = np.empty(data.shape, data.dtype)
+        seed.fill(1)  # np.ones takes twice as long
     elif isinstance(gradient, Tensor):
         seed = gradient if lift else gradient._data
     else:

@@ -272,9 +272,10 @@ class _Schedule:
         if not reduction:
             loop.values[id(instr.out)] = instr.out
         for var in instr.vars:
-            direct = ((var.shape == shape and id(var) in loop.values) or var is instr.out) and not _elsewhere(
-                instr, var
-            )
+            same = (var.shape == shape and id(var) in loop.values) or var is instr.out
+            direct = (
+                same and not reduction and not _elsewhere(instr, var)
+            )  # a reduction runs after all rows of its loop
             known = self.read.setdefault(id(var.root), {})
             known[n] = known.get(n, True) and direct
         self.written[id(instr.out.root)] = n

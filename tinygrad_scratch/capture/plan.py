@@ -223,31 +223,31 @@ def make_plan(recording: Recording, backend: str, rewrites: bool | Iterable[str]
 
 def settle_layouts(variables: list[Var], instrs: list[Instr]) -> None:
     """Note for each Var, in elements, where in its owner's memory it begins, and its strides."""
-    changed = {id(i.out.root) for i in instrs if i.in_place}
+    changed, shown = {id(i.out.root) for i in instrs if i.in_place}, {id(i.out.base) for i in instrs}
     for var in [*variables, *(v for i in instrs for v in [*i.vars, i.out])]:
-        _settle_layout(var, changed)
+        _settle_layout(var, changed, shown)
 
 
-def _settle_layout(var: Var, changed: set[int]) -> None:
-    """An owner's memory has no gaps. What is broadcast is not stored, unless what it shows, or itself, is changed in place."""
+def _settle_layout(var: Var, changed: set[int], shown: set[int]) -> None:
+    """An owner's memory has no gaps. What was broadcast into memory of its own needs none, if nothing tells it from a view:
+    neither it nor its source is changed in place, and there are no views of it."""
     if var.strides is not None:
         return
     size = var.dtype.itemsize
-    spread = (
-        var.maker is not None and var.maker.op.__name__ == "broadcast_to" and var.base is None and var.kind == "answer"
-    )
-    if spread and not {id(var), id(var.maker.inputs[0].root)} & changed:  # type: ignore[union-attr]
-        source = var.maker.inputs[0]  # type: ignore[union-attr]
-        _settle_layout(source, changed)
-        var.base, var.offset = source, source.offset
-        lead = (0,) * (len(var.shape) - len(source.shape))
-        var.strides = lead + tuple(0 if n == 1 else s for n, s in zip(source.shape, source.strides, strict=True))
-        return
+    owner = var.base is None and var.kind == "answer"
+    if owner and var.maker is not None and var.maker.op.__name__ == "broadcast_to":
+        source = var.maker.inputs[0]
+        if id(var) not in changed | shown and id(source.root) not in changed:
+            _settle_layout(source, changed, shown)
+            var.base, var.offset = source, source.offset
+            lead = (0,) * (len(var.shape) - len(source.shape))
+            var.strides = lead + tuple(0 if n == 1 else s for n, s in zip(source.shape, source.strides, strict=True))
+            return
     var.strides = tuple(s // size for s in var.array.strides)
-    if var.base is None and var.kind == "answer" and not _compact(var):
+    if owner and not _compact(var):
         var.strides, var.compact = _c_strides(var.shape), False
     if var.base is not None:
-        _settle_layout(var.base, changed)
+        _settle_layout(var.base, changed, shown)
         var.offset = (var.array.ctypes.data - var.root.array.ctypes.data) // size
 
 

@@ -99,7 +99,8 @@ def _array(x: Any) -> Any:
 
 
 def _same_shape(loss: str, input: Any, target: Any) -> tuple[Any, Any]:
-    input, target = _array(input), _array(target)
+    if not isinstance(input, (Tensor, np.ndarray)) or not isinstance(target, (Tensor, np.ndarray)):
+        input, target = _array(input), _array(target)
     if input.shape != target.shape:
         shapes = f"input has shape {tuple(input.shape)}, but target has shape {tuple(target.shape)}"
         fix = "are they of the same batch?"

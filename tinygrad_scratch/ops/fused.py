@@ -11,8 +11,11 @@ from tinygrad_scratch.registry import elementwise, general
 
 def _sigmoid(x: Any) -> Any:
     """1 / (1 + exp(-x)): accurate to the last bits on both sides; its overflow gives the right 0, so it is silent."""
+    if type(x) is not np.ndarray or x.dtype.kind != "f":
+        x = real(x)
+    y = np.negative(x)
     with np.errstate(over="ignore"):
-        y = np.exp(np.negative(real(x)))
+        y = np.exp(y)
     y += 1
     return np.reciprocal(y, out=y) if isinstance(y, np.ndarray) else np.reciprocal(y)
 

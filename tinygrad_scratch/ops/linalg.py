@@ -35,10 +35,11 @@ def _matmul(a: Any, b: Any) -> Any:
 
 def _weight_rule(g: Any, y: Any, x: Any, weight: Any, bias: Any) -> Any:
     """g.T @ x, in the memory order of the weight, so that an update runs through both in step."""
-    g, x = _rows(g), _rows(x)
-    if getattr(weight, "_data", weight).flags.c_contiguous:
-        return matmul(g.T, x)
-    return matmul(x.T, g).T
+    if g.ndim != 2:
+        g, x = _rows(g), _rows(x)
+    left, right = (g.T, x) if getattr(weight, "_data", weight).flags.c_contiguous else (x.T, g)
+    product = left @ right if right.shape[0] != 1 else matmul(left, right)  # the row: a sum over one term is a product
+    return product if right is x else product.T
 
 
 def _affine(x: Any, weight: Any, bias: Any) -> Any:
