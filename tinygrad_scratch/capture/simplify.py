@@ -116,7 +116,9 @@ def as_matrices(item: Any) -> tuple[list[Instr], Any]:
     if len(b.shape) == 1:
         b = view(b, (*b.shape, 1), (*b.strides, 1))
     a, b = (x if _regular(x) else _copied(x, item, copies) for x in (a, b))
-    if len(out.shape) != 2:
+    if out.shape != (a.shape[0], b.shape[1]):
+        if out.strides != c_strides(out.shape):
+            raise Unsupported("a product of a stack into memory of another order")
         out = view(out, (a.shape[0], b.shape[1]), (b.shape[1], 1))
     return copies, item if (a, b, out) == (item.a, item.b, item.out) else replace(item, a=a, b=b, out=out)
 
