@@ -188,7 +188,7 @@ def product(m, a, b, c):
 def indexed(m, a, b, c):
     p = m.pick(a)
     if m.compiled:
-        m.push(m.x[m.k, m.k] if b % 2 else p.at[0].set(0.25) if p.ndim else p)
+        m.push(m.x[m.k, m.k] if b % 2 else p.at[0].set(0.25) if p.ndim and p.size else p)
     elif p.ndim and p.shape[0] >= 3:
         choices = [lambda: p[m.k], lambda: p[m.k, 0] if p.ndim > 1 else p[m.k], lambda: np.take(p, [0, 2, 0], axis=0),
                    lambda: p.at[m.k].add(0.5), lambda: p.at[0].set(0.25), lambda: p[m.k, m.k] if min(p.shape) > 2 and p.ndim == 2 else p[1]]  # fmt: skip

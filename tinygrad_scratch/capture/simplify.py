@@ -29,6 +29,8 @@ def row(name: str, inputs: list[Any], out: Var, like: Instr) -> Instr:
 def simple_rows(instr: Instr) -> list[Instr]:
     """The rows that a row stands for; Unsupported for indexing that is no loop over the answer's elements."""
     name, index = instr.op.__name__, instr.options.get("index", ())
+    if name == "getitem" and ARRAY not in index:  # one element, which NumPy copies
+        return [row("spread", [part(instr.vars[0], index)], instr.out, instr)]
     if name == "getitem":
         return [row("gather", _gathered(instr), instr.out, instr)]
     if name == "reshape":  # over the input's shape: the answer is written in C order
