@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from models.files import Arrays, RunError, load_arrays, save_arrays
-from models.mlp import MLP
 from models.settings import Settings
 from models.training import Epoch, Partial, Run, new_run
+from tinygrad_scratch.nn import Module
 
 WEIGHTS = "weights of a tinygrad_scratch model, version 1"
 CHECKPOINT = "checkpoint of a tinygrad_scratch run, version 1"
 
 
-def save_weights(path: Path, model: MLP) -> None:
+def save_weights(path: Path, model: Module) -> None:
     """Write the parameters, by their names, as a safetensors file that other tools can read too."""
     save_arrays(path, model.state_dict(), WEIGHTS)
 
 
-def load_weights(path: Path, model: MLP) -> None:
+def load_weights(path: Path, model: Module) -> None:
     """Put the weights in the file into the model: all of them, or none and a RunError."""
     arrays, _ = load_arrays(path, WEIGHTS)
     _check_same(path, arrays, model.state_dict())

@@ -33,7 +33,7 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command line. The options of a run come from the fields of `Settings`."""
-    parser = _Parser(prog="python -m models", description="Train and evaluate multilayer perceptrons on MNIST.")
+    parser = _Parser(prog="python -m models", description="Train and evaluate networks on MNIST.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="{train,evaluate}")
     command = commands.add_parser("train", help="train a network and write a folder of results", allow_abbrev=False)
     group = command.add_argument_group("the run")
@@ -134,7 +134,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def _fresh(options: argparse.Namespace, given: dict[str, Any]) -> tuple[Run, Path]:
     """A new run and its folder, which is made, or cleared, once nothing else can be wrong."""
-    run = new_run(Settings(**given))
+    run = new_run(Settings.chosen(**given))
     folder = options.out or Path("runs", datetime.datetime.now().strftime("%Y%m%d-%H%M%S"))
     outputs.open_folder(folder, options.force)
     outputs.write_settings(folder, run.settings)

@@ -26,11 +26,12 @@ import numpy as np
 import tinygrad_scratch as tg
 from models import plots
 from models.checkpoint import load_weights, save_checkpoint, save_weights
-from models.data import Array, Mnist, flatten
+from models.data import Array, Mnist
 from models.files import RunError, read_json, write_atomically, write_json
 from models.losses import LOSSES
+from models.networks import NETWORKS
 from models.settings import CLASSES, Settings
-from models.training import Epoch, Measured, Run, build_model, predict, score
+from models.training import Epoch, Measured, Run, as_inputs, build_model, predict, score
 
 SETTINGS, RESULTS, HISTORY = "settings.json", "results.json", "history.csv"
 CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
@@ -67,7 +68,7 @@ def write_results(folder: Path, run: Run, mnist: Mnist, *, interrupted: bool, fi
     """Test the network, and write its weights, the results and the figures. Returns its loss and accuracy."""
     save_weights(folder / WEIGHTS, run.model)
     loss = LOSSES[run.settings.loss]
-    logits = predict(run.model, flatten(mnist.x_test))
+    logits = predict(run.model, as_inputs(run.settings, mnist.x_test))
     tested = score(logits, loss, mnist.y_test)
     counts = confusion(mnist.y_test, logits.argmax(axis=1))
     write_json(folder / RESULTS, _results(run, tested, counts, interrupted))
@@ -90,7 +91,7 @@ def evaluate(folder: Path, mnist: Mnist) -> Measured:
     settings = Settings.from_json(read_json(folder / SETTINGS), folder / SETTINGS)
     model = build_model(settings)
     load_weights(folder / WEIGHTS, model)
-    return score(predict(model, flatten(mnist.x_test)), LOSSES[settings.loss], mnist.y_test)
+    return score(predict(model, as_inputs(settings, mnist.x_test)), LOSSES[settings.loss], mnist.y_test)
 
 
 def confusion(labels: Array, guesses: Array) -> Array:
@@ -109,7 +110,7 @@ def describe(settings: Settings) -> str:
     >>> describe(Settings())
     '784-256-10, relu, cross entropy'
     """
-    return f"{'-'.join(map(str, settings.sizes))}, {settings.activation}, {settings.loss.replace('_', ' ')}"
+    return f"{NETWORKS[settings.model].describe(settings)}, {settings.loss.replace('_', ' ')}"
 
 
 def _results(run: Run, tested: Measured, counts: Array, interrupted: bool) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from models.files import RunError
 from models.losses import LOSSES
 from models.mlp import ACTIVATIONS, INITS
+from models.networks import NETWORKS, SHAPING
 
 INPUTS, CLASSES, EXAMPLES = 784, 10, 60_000
 BACKENDS = ("auto", "numpy", "numba", "eager")
@@ -45,6 +46,7 @@ class Settings:
     models.files.RunError: momentum 1.5: must be at least 0 and less than 1
     """
 
+    model: str = _option("mlp", "the network", choices=tuple(NETWORKS))
     sizes: tuple[int, ...] = _option((784, 256, 10), "neurons: inputs, hidden layers, outputs", parse_sizes)
     activation: str = _option("relu", "of the hidden layers", choices=tuple(ACTIVATIONS))
     loss: str = _option("cross_entropy", "what is made small", choices=tuple(LOSSES))
@@ -73,6 +75,16 @@ class Settings:
     def training_examples(self) -> int:
         """How many images the run trains on."""
         return EXAMPLES - self.validation if self.examples is None else self.examples
+
+    @classmethod
+    def chosen(cls, **given: Any) -> "Settings":
+        """The settings that are `given`; the others are the defaults of the network that `model` names.
+
+        >>> Settings.chosen(epochs=3).epochs
+        3
+        """
+        network = NETWORKS.get(given.get("model", cls.model))
+        return cls(**{**(network.defaults if network else {}), **given})
 
     def to_json(self) -> dict[str, Any]:
         """A dict that JSON can say; `from_json` reads it back."""
@@ -115,6 +127,12 @@ def _check_choices(settings: Settings) -> None:
 
 
 def _check_network(settings: Settings) -> None:
+    network = NETWORKS[settings.model]
+    for name in SHAPING:
+        if name not in network.shaped_by and getattr(settings, name) != network.defaults.get(
+            name, getattr(Settings, name)
+        ):
+            raise RunError(f"{name.replace('_', ' ')}: {settings.model} has a shape of its own: leave it out")
     sizes, text = settings.sizes, ",".join(map(str, settings.sizes))
     _require(len(sizes) >= 2 and min(sizes) >= 1, "sizes", text, "two or more whole numbers of at least 1")
     ends = (sizes[0], sizes[-1]) == (INPUTS, CLASSES)

@@ -16,10 +16,11 @@ from typing import NamedTuple
 import numpy as np
 
 import tinygrad_scratch as tg
+import tinygrad_scratch.nn as nn
 from models.data import Array, Mnist, flatten, split
 from models.files import RunError
 from models.losses import LOSSES, Loss
-from models.mlp import MLP
+from models.networks import NETWORKS
 from models.settings import EXAMPLES, Settings
 from tinygrad_scratch.optim import SGD
 
@@ -27,7 +28,7 @@ Step = Callable[[Array, Array], tuple[tg.Tensor, tg.Tensor]]
 
 
 class Examples(NamedTuple):
-    """x: float32 (N, pixels) in [0, 1]; labels: int (N,)."""
+    """x: float32 in [0, 1], (N, ...) as the network takes it; labels: int (N,)."""
 
     x: Array
     labels: Array
@@ -75,7 +76,7 @@ class Run:
     """
 
     settings: Settings
-    model: MLP
+    model: nn.Module
     optimizer: SGD
     step: Step
     order: np.random.Generator
@@ -114,9 +115,14 @@ def new_run(settings: Settings) -> Run:
     return Run(settings, model, optimizer, step, order)
 
 
-def build_model(settings: Settings, rng: np.random.Generator | None = None) -> MLP:
+def build_model(settings: Settings, rng: np.random.Generator | None = None) -> nn.Module:
     """The network that the settings describe, its weights drawn by `rng`."""
-    return MLP(settings.sizes, settings.activation, init=settings.init, std=settings.init_std, rng=rng)
+    return NETWORKS[settings.model].build(settings, rng)
+
+
+def as_inputs(settings: Settings, images: Array) -> Array:
+    """Images of bytes (N, 28, 28) as the network takes them: float32 in [0, 1], (N, *its shape)."""
+    return flatten(images).reshape(len(images), *NETWORKS[settings.model].shape)
 
 
 def prepare(settings: Settings, mnist: Mnist) -> tuple[Examples, Examples]:
@@ -124,13 +130,13 @@ def prepare(settings: Settings, mnist: Mnist) -> tuple[Examples, Examples]:
     training, held_out = split(EXAMPLES, settings.validation, _streams(settings.seed)[0])
 
     def chosen(rows: Array) -> Examples:
-        return Examples(flatten(mnist.x_train[rows]), mnist.y_train[rows])
+        return Examples(as_inputs(settings, mnist.x_train[rows]), mnist.y_train[rows])
 
     return chosen(training[: settings.examples]), chosen(held_out)
 
 
-def make_step(model: MLP, optimizer: SGD, loss: Loss) -> Step:
-    """The training step, a plain function of a batch: step(x (N, inputs), targets) gives the loss and the logits
+def make_step(model: nn.Module, optimizer: SGD, loss: Loss) -> Step:
+    """The training step, a plain function of a batch: step(x (N, ...), targets) gives the loss and the logits
     from before the update."""
 
     def step(x: Array, targets: Array) -> tuple[tg.Tensor, tg.Tensor]:
@@ -255,8 +261,8 @@ def _close_epoch(run: Run, validation: Measured | None) -> None:
     run.partial = Partial()
 
 
-def predict(model: MLP, x: Array, chunk: int = 1000) -> Array:
-    """The logits (N, classes) for x (N, inputs), computed `chunk` examples at a time without a graph."""
+def predict(model: nn.Module, x: Array, chunk: int = 1000) -> Array:
+    """The logits (N, classes) for x (N, ...), computed `chunk` examples at a time without a graph."""
     with tg.no_grad():
         return np.concatenate([model(x[start : start + chunk]).data for start in range(0, len(x), chunk)])
 
@@ -266,6 +272,6 @@ def score(logits: Array, loss: Loss, labels: Array) -> Measured:
     return Measured(float(loss.value(logits, loss.targets(labels))), float(np.mean(logits.argmax(axis=1) == labels)))
 
 
-def measure(model: MLP, loss: Loss, examples: Examples) -> Measured:
+def measure(model: nn.Module, loss: Loss, examples: Examples) -> Measured:
     """Loss and accuracy of the network on examples."""
     return score(predict(model, examples.x), loss, examples.labels)

@@ -34,6 +34,7 @@ from models.data import (
 from models.files import RunError, load_arrays, read_json, save_arrays, write_atomically, write_json
 from models.losses import LOSSES
 from models.mlp import ACTIVATIONS, INITS, MLP
+from models.networks import NETWORKS
 from models.settings import Settings
 from models.training import Epoch, Examples, measure, new_run, prepare, train
 
@@ -161,6 +162,7 @@ class TestSettings:
             ({"activation": "step"}, "activation 'step': must be one of sigmoid, tanh"),
             ({"loss": "hinge"}, "loss 'hinge': must be one of cross_entropy"),
             ({"init": "zero"}, "init 'zero': must be one of default"),
+            ({"model": "crystal"}, "model 'crystal': must be one of mlp"),
             ({"backend": "gpu"}, "backend 'gpu': must be one of auto, numpy, numba, eager"),
             ({"init_std": 0.0}, "init std 0.0: must be greater than 0"),
             ({"lr": -0.1}, "lr -0.1: must be greater than 0"),
@@ -183,6 +185,15 @@ class TestSettings:
     def test_senseless_ones_are_refused(self, change, message):
         with pytest.raises(RunError, match=message):
             Settings(**change)
+
+    def test_a_network_brings_its_own_defaults(self, monkeypatch):
+        plain = NETWORKS["mlp"]
+        monkeypatch.setitem(NETWORKS, "mlp", plain._replace(defaults={"lr": 0.5, "epochs": 3}, shaped_by=("sizes",)))
+        assert Settings.chosen(epochs=4) == Settings(lr=0.5, epochs=4)
+        with pytest.raises(RunError, match="init std: mlp has a shape of its own: leave it out"):
+            Settings.chosen(init_std=0.5)
+        with pytest.raises(RunError, match="model 'crystal': must be one of"):
+            Settings.chosen(model="crystal")
 
     def test_foreign_json_is_refused(self):
         content, source = Settings().to_json(), Path("folder/settings.json")

@@ -1,0 +1,47 @@
+"""The networks that `--model` chooses from: one row each.
+
+A row says how the network is built from a run's settings, in which shape it takes an image, and what a run of it does
+unless told otherwise. Another network is another row.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+import tinygrad_scratch.nn as nn
+from models.mlp import MLP
+
+if TYPE_CHECKING:
+    from models.settings import Settings
+
+Rng = np.random.Generator | int | None
+
+
+class Network(NamedTuple):
+    """One choice of `--model`."""
+
+    build: Callable[["Settings", Rng], nn.Module]
+    shape: tuple[int, ...]
+    """Of one example, as the network takes it: (784,), or (1, 28, 28)."""
+    describe: Callable[["Settings"], str]
+    """The network in a few words."""
+    shaped_by: tuple[str, ...] = ()
+    """Which of the settings `sizes`, `activation`, `init` and `init_std` it heeds; the others are refused."""
+    defaults: Mapping[str, Any] = {}
+    """Settings of a run that are otherwise than `Settings`' own defaults, unless they are given."""
+
+
+def _mlp(settings: "Settings", rng: Rng) -> nn.Module:
+    return MLP(settings.sizes, settings.activation, init=settings.init, std=settings.init_std, rng=rng)
+
+
+def _layers(settings: "Settings") -> str:
+    return f"{'-'.join(map(str, settings.sizes))}, {settings.activation}"
+
+
+SHAPING = ("sizes", "activation", "init", "init_std")
+
+NETWORKS: dict[str, Network] = {
+    "mlp": Network(_mlp, (784,), _layers, SHAPING),
+}
