@@ -18,7 +18,7 @@ from tinygrad_scratch.tensor import Tensor, as_tensor
 from tinygrad_scratch.transforms import grad, gradients, value_and_grad
 
 if TYPE_CHECKING:
-    from tinygrad_scratch import errors, nn, optim, random, testing
+    from tinygrad_scratch import data, errors, nn, optim, random, testing
     from tinygrad_scratch.capture import Captured, capture
 
 __version__ = "0.1.0"
@@ -28,6 +28,7 @@ __all__ = [
     "Tensor",
     "as_tensor",
     "capture",
+    "data",
     "detect_anomaly",
     "elementwise",
     "enable_grad",
@@ -53,7 +54,7 @@ def __getattr__(name: str) -> Any:
     """Every row of the table by its name: ``tg.tanh``, ``tg.softmax`` ..., users' own rows too; and what loads late."""
     if name in OPS:
         return OPS[name]
-    if name in ("nn", "optim", "testing", "errors", "random", "capture"):
+    if name in ("nn", "data", "optim", "testing", "errors", "random", "capture"):
         from importlib import import_module
 
         return import_module(f"tinygrad_scratch.{name}")
