@@ -51,6 +51,17 @@ p_int8, p_int16, p_int32, p_int64 = (POINTERS[f"int{n}"] for n in (8, 16, 32, 64
 p_uint8, p_uint16, p_uint32, p_uint64 = (POINTERS[f"uint{n}"] for n in (8, 16, 32, 64))
 
 
+@intrinsic
+def opaque(typing_context: Any, number: Any) -> Any:
+    """The number, in a way that the optimizer cannot see through: no instruction, whose answer could be anything."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        return builder.asm(ir.FunctionType(word, [word]), "", "=r,0", [args[0]], side_effect=False)
+
+    return types.int64(types.int64), generate
+
+
 def _tag(module: Any, access: Any, place: int) -> None:
     """Tell LLVM that arrays in different places share no memory. `place` is number + 1000 * how many; 0: nothing is known."""
     if place:
