@@ -31,6 +31,7 @@ from benchmarks.peer import interleave
 from models import training
 from models.data import batches, flatten, load_mnist
 from models.settings import Settings
+from tinygrad_scratch.data import DataLoader
 
 ROOT = Path(__file__).parents[1]
 CHUNK = 1000  # images at a time when the network is only asked
@@ -153,7 +154,7 @@ def by_hand(
         return float(loss_and_delta(network, predict(validation.x), labels)[0])
 
     return lambda: train(
-        settings, run.order, (examples.x, integers(examples)), integers(validation), step, ask
+        settings, training.make_loader(run, examples), (examples.x, integers(examples)), integers(validation), step, ask
     ), predict
 
 
@@ -186,7 +187,8 @@ def torch_eager(
         return float(criterion(logits(validation.x), torch.from_numpy(labels)))
 
     tensors = torch.from_numpy(examples.x), torch.from_numpy(integers(examples))
-    return lambda: train(settings, run.order, tensors, integers(validation), step, ask), lambda x: np.asarray(logits(x))
+    loader = training.make_loader(run, examples)
+    return lambda: train(settings, loader, tensors, integers(validation), step, ask), lambda x: np.asarray(logits(x))
 
 
 COMPETITORS: dict[str, Callable[..., tuple[Callable[[], Epochs], Predict]]] = {
@@ -203,7 +205,7 @@ def integers(examples: training.Examples) -> Array:
 
 def train(
     settings: Settings,
-    order: np.random.Generator,
+    loader: DataLoader,
     examples: tuple[Any, Any],
     held_out_labels: Array,
     step: Callable[[Any, Any], tuple[float, int]],
@@ -214,10 +216,11 @@ def train(
     means = []
     for _ in range(settings.epochs):
         total = right = 0.0
-        for batch in batches(order.permutation(len(labels)), settings.batch_size):
+        for batch in batches(loader.rows(), settings.batch_size):
             loss, correct = step(x[batch], labels[batch])
             total += loss * len(batch)
             right += correct
+        loader.advance(len(loader))
         ask(held_out_labels)
         means.append(total / len(labels))
     return means

@@ -8,9 +8,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from models.files import Arrays, RunError, load_arrays, save_arrays
 from models.settings import Settings
 from models.training import Epoch, Partial, Run, new_run
+from tinygrad_scratch.data import DataLoader
 from tinygrad_scratch.nn import Module
 
 WEIGHTS = "weights of a tinygrad_scratch model, version 1"
@@ -30,7 +33,7 @@ def load_weights(path: Path, model: Module) -> None:
 
 
 def save_checkpoint(path: Path, run: Run) -> None:
-    """Write everything that the next step depends on: weights, momentum, random state, history, settings."""
+    """Write everything that the next step depends on: weights, momentum, random states, history, settings."""
     optimizer = run.optimizer.state_dict()
     arrays = {f"model.{name}": array for name, array in run.model.state_dict().items()}
     for index, buffers in optimizer["state"].items():
@@ -38,7 +41,8 @@ def save_checkpoint(path: Path, run: Run) -> None:
     state = {
         "settings": run.settings.to_json(),
         "param_groups": optimizer["param_groups"],
-        "order": run.order.bit_generator.state,
+        "order": run.order,
+        "streams": [rng.bit_generator.state for rng in run.generators],
         "history": [asdict(epoch) for epoch in run.history],
         "partial": asdict(run.partial),
     }
@@ -52,7 +56,12 @@ def load_checkpoint(path: Path, **changes: Any) -> Run:
         run = new_run(replace(Settings.from_json(state["settings"], path), **changes))
         run.history = [Epoch(**epoch) for epoch in state["history"]]
         run.partial = Partial(**state["partial"])
-        run.order.bit_generator.state = state["order"]
+        run.order = state["order"]
+        for rng, stream in zip(run.generators, state["streams"], strict=True):
+            rng.bit_generator.state = stream
+        if run.order is not None:  # does it fit?
+            examples, size = np.arange(run.settings.training_examples()), run.settings.batch_size
+            DataLoader(examples, batch_size=size, shuffle=True).load_state_dict(run.order)
         _restore(path, run, arrays, state["param_groups"])
     except RunError:
         raise

@@ -126,7 +126,7 @@ def _train(options: argparse.Namespace) -> int:
     if not done:
         outputs.write_progress(folder, run)
     tested = outputs.write_results(folder, run, mnist, interrupted=not done, figures=not options.no_figures)
-    print(f"test loss {tested.loss:.4f}, accuracy {100 * tested.accuracy:.2f} %; written to {folder}", flush=True)
+    print(f"test {outputs.show(tested)}; written to {folder}", flush=True)
     if not done:
         print(f"stopped; continue with: python -m models train --resume {folder}", file=sys.stderr)
     return 0 if done else 130
@@ -158,6 +158,5 @@ def _resumed(options: argparse.Namespace, given: dict[str, Any]) -> tuple[Run, P
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    tested = outputs.evaluate(options.folder, load_mnist())
-    print(f"test loss {tested.loss:.4f}, accuracy {100 * tested.accuracy:.2f} %")
+    print(f"test {outputs.show(outputs.evaluate(options.folder, load_mnist()))}")
     return 0

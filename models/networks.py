@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import tinygrad_scratch.nn as nn
+from models.losses import LOSSES
 from models.mlp import MLP
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ class Network(NamedTuple):
     """The network in a few words."""
     shaped_by: tuple[str, ...] = ()
     """Which of the settings `sizes`, `activation`, `init` and `init_std` it heeds; the others are refused."""
+    losses: tuple[str, ...] = tuple(LOSSES)
+    """Those that suit it."""
+    reconstructs: bool = False
+    """Whether it is to give back its input, and not to tell the label."""
     defaults: Mapping[str, Any] = {}
     """Settings of a run that are otherwise than `Settings`' own defaults, unless they are given."""
 

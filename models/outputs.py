@@ -5,7 +5,8 @@
     history.csv             a row for each finished epoch            likewise
     weights.safetensors     the parameters, by name                  at the end, or when stopped
     results.json            accuracy, counts, versions, machine      at the end, or when stopped
-    *.png                   learning curves, confusion matrix, the worst mistakes
+    *.png                   learning curves; of a classifier, confusion matrix and the worst mistakes, of an
+                            autoencoder, what it makes of some digits and of those that it is worst at
 
 Every file is written whole or not at all.
 """
@@ -31,12 +32,14 @@ from models.files import RunError, read_json, write_atomically, write_json
 from models.losses import LOSSES
 from models.networks import NETWORKS
 from models.settings import CLASSES, Settings
-from models.training import Epoch, Measured, Run, as_inputs, build_model, predict, score
+from models.training import Epoch, Examples, Measured, Run, as_inputs, build_model, predict, score
+from tinygrad_scratch.nn import Module
 
 SETTINGS, RESULTS, HISTORY = "settings.json", "results.json", "history.csv"
 CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
 CURVES, CONFUSION, MISTAKES = "learning_curves.png", "confusion_matrix.png", "misclassified.png"
-FILES = (SETTINGS, RESULTS, HISTORY, CHECKPOINT, WEIGHTS, CURVES, CONFUSION, MISTAKES)
+RECONSTRUCTIONS = "reconstructions.png"
+FILES = (SETTINGS, RESULTS, HISTORY, CHECKPOINT, WEIGHTS, CURVES, CONFUSION, MISTAKES, RECONSTRUCTIONS)
 
 
 def open_folder(folder: Path, force: bool) -> None:
@@ -67,19 +70,30 @@ def write_progress(folder: Path, run: Run) -> None:
 def write_results(folder: Path, run: Run, mnist: Mnist, *, interrupted: bool, figures: bool) -> Measured:
     """Test the network, and write its weights, the results and the figures. Returns its loss and accuracy."""
     save_weights(folder / WEIGHTS, run.model)
-    loss = LOSSES[run.settings.loss]
-    logits = predict(run.model, as_inputs(run.settings, mnist.x_test))
-    tested = score(logits, loss, mnist.y_test)
-    counts = confusion(mnist.y_test, logits.argmax(axis=1))
+    logits, tested = _tested(run.settings, run.model, mnist)
+    counts = confusion(mnist.y_test, logits.argmax(axis=1)) if run.classifies else None
     write_json(folder / RESULTS, _results(run, tested, counts, interrupted))
     if figures:
-        title = f"{describe(run.settings)}; test accuracy {100 * tested.accuracy:.2f} %"
+        title = f"{describe(run.settings)}; test {show(tested)}"
+        probabilities = LOSSES[run.settings.loss].probabilities(logits)
         if run.history:
             write_atomically(folder / CURVES, plots.learning_curves(run.history, title))
-        write_atomically(folder / CONFUSION, plots.confusion_matrix(counts, title))
-        drawn = plots.misclassified(mnist.x_test, mnist.y_test, loss.probabilities(logits), title)
-        write_atomically(folder / MISTAKES, drawn)
+        if counts is None:
+            write_atomically(
+                folder / RECONSTRUCTIONS, plots.reconstructions(mnist.x_test, mnist.y_test, probabilities, title)
+            )
+        else:
+            write_atomically(folder / CONFUSION, plots.confusion_matrix(counts, title))
+            drawn = plots.misclassified(mnist.x_test, mnist.y_test, probabilities, title)
+            write_atomically(folder / MISTAKES, drawn)
     return tested
+
+
+def _tested(settings: Settings, model: Module, mnist: Mnist) -> tuple[Array, Measured]:
+    """The network's logits for the test images, and how good they are."""
+    examples = Examples(as_inputs(settings, mnist.x_test), mnist.y_test)
+    logits = predict(model, examples.x)
+    return logits, score(logits, LOSSES[settings.loss], examples, not NETWORKS[settings.model].reconstructs)
 
 
 def evaluate(folder: Path, mnist: Mnist) -> Measured:
@@ -91,7 +105,7 @@ def evaluate(folder: Path, mnist: Mnist) -> Measured:
     settings = Settings.from_json(read_json(folder / SETTINGS), folder / SETTINGS)
     model = build_model(settings)
     load_weights(folder / WEIGHTS, model)
-    return score(predict(model, as_inputs(settings, mnist.x_test)), LOSSES[settings.loss], mnist.y_test)
+    return _tested(settings, model, mnist)[1]
 
 
 def confusion(labels: Array, guesses: Array) -> Array:
@@ -113,7 +127,17 @@ def describe(settings: Settings) -> str:
     return f"{NETWORKS[settings.model].describe(settings)}, {settings.loss.replace('_', ' ')}"
 
 
-def _results(run: Run, tested: Measured, counts: Array, interrupted: bool) -> Mapping[str, Any]:
+def show(measured: Measured) -> str:
+    """Loss and, of a classifier, accuracy.
+
+    >>> show(Measured(0.25, 0.9812)), show(Measured(61.2, None))
+    ('loss 0.2500, accuracy 98.12 %', 'loss 61.2000')
+    """
+    accuracy = "" if measured.accuracy is None else f", accuracy {100 * measured.accuracy:.2f} %"
+    return f"loss {measured.loss:.4f}{accuracy}"
+
+
+def _results(run: Run, tested: Measured, counts: Array | None, interrupted: bool) -> Mapping[str, Any]:
     seconds = sum(epoch.seconds for epoch in run.history) + run.partial.seconds
     seen = len(run.history) * run.settings.training_examples() + run.partial.seen
     return {
@@ -127,7 +151,7 @@ def _results(run: Run, tested: Measured, counts: Array, interrupted: bool) -> Ma
         "backend": run.settings.backend,
         "fallback": next((plan.fallback for plan in getattr(run.step, "plans", ()) if plan.fallback), None),
         "parameters": sum(array.size for array in run.model.state_dict().values()),
-        "confusion": counts.tolist(),
+        "confusion": None if counts is None else counts.tolist(),
         "seed": run.settings.seed,
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {

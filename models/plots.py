@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,13 +17,14 @@ BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#8
 
 
 def learning_curves(history: Sequence[Epoch], title: str) -> bytes:
-    """Loss, and accuracy, by epoch: on the training examples (while they were trained on) and on the held-out ones."""
+    """Loss, and a classifier's accuracy, by epoch: on the training examples (while trained on) and on the held-out ones."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(10, 4.2, title)
     epochs = [epoch.epoch for epoch in history]
-    for position, (name, scale) in enumerate([("loss", 1), ("accuracy", 100)]):
-        axes = figure.add_subplot(1, 2, position + 1)
+    panels = [("loss", 1), *([("accuracy", 100)] if history[0].train_accuracy is not None else [])]
+    figure = _figure(5 * len(panels) + 1.5 * (len(panels) == 1), 4.2, title)
+    for position, (name, scale) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), position + 1)
         for part, colour in [("train", BLUE), ("validation", ORANGE)]:
             values = [getattr(epoch, f"{part}_{name}") for epoch in history]
             if None not in values:
@@ -109,6 +110,28 @@ def worst_mistakes(labels: Array, probabilities: Array, count: int) -> Array:
     confidence = probabilities[wrong].max(axis=1) - probabilities[wrong, labels[wrong]]
     worst: Array = wrong[np.argsort(-confidence, kind="stable")][:count]
     return worst
+
+
+def reconstructions(images: Array, labels: Array, made: Array, title: str, columns: int = 10) -> bytes:
+    """Images above what an autoencoder makes of them: the first of each digit, and those that it is worst at.
+
+    images (N, 28, 28) of bytes, labels (N,), made (N, 784) in [0, 1].
+    """
+    errors = np.square(images.reshape(made.shape) / 255 - made).sum(axis=1)
+    first = np.array([np.flatnonzero(labels == digit)[0] for digit in np.unique(labels)])[:columns]
+    worst = np.argsort(-errors, kind="stable")[:columns]
+    figure = _figure(columns, 5.6, title)
+    parts: Any = figure.subfigures(2, 1)
+    for part, chosen, heading in zip(parts, (first, worst), ("the first of each digit", "the worst"), strict=True):
+        part.suptitle(f"{heading}: above as it is, below as the code gives it back, and its squared error", fontsize=9)
+        grid: Array = part.subplots(2, columns, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for (above, below), index in zip(grid.T, chosen, strict=False):
+            above.imshow(images[index], cmap="gray_r", vmin=0, vmax=255)
+            below.imshow(made[index].reshape(images.shape[1:]), cmap="gray_r", vmin=0, vmax=1)
+            below.set_title(f"{errors[index]:.1f}", fontsize=8, color=GREY)
+    return _png(figure)
 
 
 def _draw_digit(axes: "Axes", image: Array, index: int, label: int, probabilities: Array) -> None:

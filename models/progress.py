@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
-from models.training import Epoch, Partial, Run
+from models.outputs import show
+from models.training import Epoch, Measured, Partial, Run
 
 
 class Progress:
@@ -33,14 +34,15 @@ class Progress:
                 disable=None,
             )
         if self.bar.update(partial.seen - self.bar.n):
-            self.bar.set_postfix_str(_pair("", partial.loss / partial.seen, partial.correct / partial.seen))
+            accuracy = partial.correct / partial.seen if self.run.classifies else None
+            self.bar.set_postfix_str(show(Measured(partial.loss / partial.seen, accuracy)))
 
     def epoch(self, epoch: Epoch) -> None:
         """Show a finished epoch."""
         self.close()
-        parts = [_pair("training ", epoch.train_loss, epoch.train_accuracy)]
-        if epoch.validation_loss is not None and epoch.validation_accuracy is not None:
-            parts.append(_pair("validation ", epoch.validation_loss, epoch.validation_accuracy))
+        parts = [f"training {show(Measured(epoch.train_loss, epoch.train_accuracy))}"]
+        if epoch.validation_loss is not None:
+            parts.append(f"validation {show(Measured(epoch.validation_loss, epoch.validation_accuracy))}")
         parts.append(f"{epoch.examples_per_second:,.0f} examples/s")
         print(f"epoch {epoch.epoch}/{self.run.settings.epochs}: {'; '.join(parts)}", flush=True)
 
@@ -49,10 +51,6 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
         self.bar = None
-
-
-def _pair(part: str, loss: float, accuracy: float) -> str:
-    return f"{part}loss {loss:.4f}, accuracy {100 * accuracy:.2f} %"
 
 
 @contextlib.contextmanager

@@ -58,6 +58,8 @@ class Settings:
     weight_decay: float = _option(0.0, "pull of every parameter towards zero", float)
     nesterov: bool = _option(False, "Nesterov's momentum", bool)
     batch_size: int = _option(50, "examples a step", int)
+    shift: int = _option(0, "training images are moved by up to so many pixels, anew in every epoch", int)
+    flip: bool = _option(False, "half of the training images are mirrored, drawn anew in every epoch", bool)
     epochs: int = _option(10, "passes over the training examples", int)
     seed: int = _option(0, "of all that is drawn: split, weights, order", int)
     validation: int = _option(5_000, "training images held out, to watch progress on", int)
@@ -133,10 +135,16 @@ def _check_network(settings: Settings) -> None:
             name, getattr(Settings, name)
         ):
             raise RunError(f"{name.replace('_', ' ')}: {settings.model} has a shape of its own: leave it out")
+    _require(
+        settings.loss in network.losses, "loss", settings.loss, f"{' or '.join(network.losses)} for {settings.model}"
+    )
     sizes, text = settings.sizes, ",".join(map(str, settings.sizes))
     _require(len(sizes) >= 2 and min(sizes) >= 1, "sizes", text, "two or more whole numbers of at least 1")
-    ends = (sizes[0], sizes[-1]) == (INPUTS, CLASSES)
-    _require(ends, "sizes", text, f"{INPUTS} first, MNIST's pixels, and {CLASSES} last, its classes")
+    if network.reconstructs:
+        _require(sizes[0] == INPUTS, "sizes", text, f"{INPUTS} first, MNIST's pixels")
+    else:
+        ends = (sizes[0], sizes[-1]) == (INPUTS, CLASSES)
+        _require(ends, "sizes", text, f"{INPUTS} first, MNIST's pixels, and {CLASSES} last, its classes")
     _require(0 < settings.init_std < math.inf, "init std", settings.init_std, "greater than 0 and finite")
 
 
@@ -150,6 +158,7 @@ def _check_optimizer(settings: Settings) -> None:
 
 
 def _check_amounts(settings: Settings) -> None:
+    _require(0 <= settings.shift < 28, "shift", settings.shift, "from 0 to 27 pixels")
     _require(settings.epochs >= 1, "epochs", settings.epochs, "at least 1")
     _require(settings.seed >= 0, "seed", settings.seed, "at least 0")
     left = EXAMPLES - settings.validation

@@ -1,7 +1,8 @@
 """A training run: what it consists of, one step, one epoch, and how well the network does.
 
-Three random streams grow from the seed and never touch each other: which examples are held out, the first weights,
-and the order of the examples. A run can stop after any step and go on later as if it had not.
+Random streams grow from the seed and never touch each other: which examples are held out, the first weights (and what
+the network draws while it trains, as dropout does), the order of the examples and their augmentation, and each layer's
+pre-training. A run can stop after any step and go on later as if it had not.
 
 The training step is captured: recorded once and replayed, by numba in compiled code that does many steps at a time.
 What is learned is the same as eagerly, within the rounding of sums that are added in another order.
@@ -9,22 +10,24 @@ What is learned is the same as eagerly, within the rounding of sums that are add
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import tinygrad_scratch as tg
 import tinygrad_scratch.nn as nn
-from models.data import Array, Mnist, flatten, split
+from models.data import Array, Mnist, augmentation, flatten, split
 from models.files import RunError
 from models.losses import LOSSES, Loss
 from models.networks import NETWORKS
 from models.settings import EXAMPLES, Settings
-from tinygrad_scratch.optim import SGD
+from tinygrad_scratch.data import DataLoader
+from tinygrad_scratch.optim import SGD, Optimizer
 
-Step = Callable[[Array, Array], tuple[tg.Tensor, tg.Tensor]]
+Step = Callable[[Array, Array], tuple[tg.Tensor, tg.Tensor | None]]
+Stop = Callable[[], bool]
 
 
 class Examples(NamedTuple):
@@ -35,10 +38,10 @@ class Examples(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Mean loss, and share of the examples whose largest output is at the label."""
+    """Mean loss, and, of a classifier, the share of the examples whose largest output is at the label."""
 
     loss: float
-    accuracy: float
+    accuracy: float | None
 
 
 @dataclass
@@ -50,7 +53,7 @@ class Epoch:
 
     epoch: int
     train_loss: float
-    train_accuracy: float
+    train_accuracy: float | None
     validation_loss: float | None
     validation_accuracy: float | None
     seconds: float
@@ -70,23 +73,34 @@ class Partial:
 
 @dataclass
 class Run:
-    """All that changes in training. `order` draws the order of the examples; its state is that before this epoch.
+    """All that changes in training. `order` is where its loader stands, None before the first step.
 
     `step` is captured unless the settings' back end is "eager".
     """
 
     settings: Settings
     model: nn.Module
-    optimizer: SGD
+    optimizer: Optimizer
     step: Step
-    order: np.random.Generator
+    order: dict[str, Any] | None = None
     history: list[Epoch] = field(default_factory=list)
     partial: Partial = field(default_factory=Partial)
 
+    @property
+    def classifies(self) -> bool:
+        """Whether the network tells labels; the others give back what they were fed."""
+        return not NETWORKS[self.settings.model].reconstructs
 
-def _streams(seed: int) -> list[np.random.Generator]:
-    """The streams of the split, the weights and the order."""
-    return [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3)]
+    @property
+    def generators(self) -> list[np.random.Generator]:
+        """What the network draws from while it trains, each once."""
+        found = [value for part in self.model.modules() for value in vars(part).values()]
+        return list({id(value): value for value in found if isinstance(value, np.random.Generator)}.values())
+
+
+def _streams(seed: int) -> list[np.random.SeedSequence]:
+    """The seeds of the split, the weights, and the order."""
+    return np.random.SeedSequence(seed).spawn(3)
 
 
 def new_run(settings: Settings) -> Run:
@@ -94,25 +108,23 @@ def new_run(settings: Settings) -> Run:
 
     Its settings name the back end that "auto" stands for here. RunError if numba is wanted and not installed.
     """
-    _, weights, order = _streams(settings.seed)
-    model = build_model(settings, weights)
-    optimizer = SGD(
-        model.parameters(),
-        lr=settings.lr,
-        momentum=settings.momentum,
-        dampening=settings.dampening,
-        weight_decay=settings.weight_decay,
-        nesterov=settings.nesterov,
-    )
-    step = make_step(model, optimizer, LOSSES[settings.loss])
+    model = build_model(settings, np.random.default_rng(_streams(settings.seed)[1]))
+    optimizer = build_optimizer(settings, model.parameters())
+    step = make_step(model, optimizer, LOSSES[settings.loss], not NETWORKS[settings.model].reconstructs)
     if settings.backend != "eager":
-        try:
-            step = tg.capture(step, backend=settings.backend)
-        except ImportError:
-            advice = "pip install 'tinygrad_scratch[jit]', or choose --backend numpy, which differs in rounding only"
-            raise RunError(f"backend numba: numba is not installed: {advice}") from None
+        step = captured(step, settings.backend)
         settings = replace(settings, backend=step.backend)
-    return Run(settings, model, optimizer, step, order)
+    return Run(settings, model, optimizer, step)
+
+
+def captured(step: Callable[..., Any], backend: str) -> tg.Captured:
+    """`step`, recorded and replayed by the back end. RunError if that is numba and it is not installed."""
+    try:
+        found: tg.Captured = tg.capture(step, backend=backend)
+    except ImportError:
+        advice = "pip install 'tinygrad_scratch[jit]', or choose --backend numpy, which differs in rounding only"
+        raise RunError(f"backend numba: numba is not installed: {advice}") from None
+    return found
 
 
 def build_model(settings: Settings, rng: np.random.Generator | None = None) -> nn.Module:
@@ -120,14 +132,21 @@ def build_model(settings: Settings, rng: np.random.Generator | None = None) -> n
     return NETWORKS[settings.model].build(settings, rng)
 
 
-def as_inputs(settings: Settings, images: Array) -> Array:
-    """Images of bytes (N, 28, 28) as the network takes them: float32 in [0, 1], (N, *its shape)."""
-    return flatten(images).reshape(len(images), *NETWORKS[settings.model].shape)
+def build_optimizer(settings: Settings, parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """The optimizer that the settings describe."""
+    return SGD(
+        parameters,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        dampening=settings.dampening,
+        weight_decay=settings.weight_decay,
+        nesterov=settings.nesterov,
+    )
 
 
 def prepare(settings: Settings, mnist: Mnist) -> tuple[Examples, Examples]:
     """The examples to train on and those held out for validation."""
-    training, held_out = split(EXAMPLES, settings.validation, _streams(settings.seed)[0])
+    training, held_out = split(EXAMPLES, settings.validation, np.random.default_rng(_streams(settings.seed)[0]))
 
     def chosen(rows: Array) -> Examples:
         return Examples(as_inputs(settings, mnist.x_train[rows]), mnist.y_train[rows])
@@ -135,35 +154,57 @@ def prepare(settings: Settings, mnist: Mnist) -> tuple[Examples, Examples]:
     return chosen(training[: settings.examples]), chosen(held_out)
 
 
-def make_step(model: nn.Module, optimizer: SGD, loss: Loss) -> Step:
-    """The training step, a plain function of a batch: step(x (N, ...), targets) gives the loss and the logits
-    from before the update."""
+def as_inputs(settings: Settings, images: Array) -> Array:
+    """Images of bytes (N, 28, 28) as the network takes them: float32 in [0, 1], (N, *its shape)."""
+    return flatten(images).reshape(len(images), *NETWORKS[settings.model].shape)
 
-    def step(x: Array, targets: Array) -> tuple[tg.Tensor, tg.Tensor]:
+
+def make_loader(run: Run, training: Examples) -> DataLoader:
+    """What gives the run its batches, standing where the run stands: of inputs and targets, or of inputs that are both."""
+    arrays = [training.x, LOSSES[run.settings.loss].targets(training.labels)] if run.classifies else [training.x]
+    loader = DataLoader(
+        *arrays,
+        batch_size=run.settings.batch_size,
+        shuffle=True,
+        transforms=augmentation(run.settings.shift, run.settings.flip),
+        rng=_streams(run.settings.seed)[2],
+    )
+    if run.order is not None:
+        loader.load_state_dict(run.order)
+    return loader
+
+
+def make_step(model: nn.Module, optimizer: Optimizer, loss: Loss, classifies: bool = True) -> Step:
+    """The training step, a plain function of a batch: step(x (N, ...), targets) gives the loss and, of a network that
+    classifies, the logits from before the update."""
+
+    def step(x: Array, targets: Array) -> tuple[tg.Tensor, tg.Tensor | None]:
         optimizer.zero_grad()
         logits = model(x)
         value = loss.value(logits, targets)
         value.backward()
         optimizer.step()
-        return value, logits
+        return value, logits if classifies else None
 
     return step
 
 
-def train_epoch(run: Run, training: Examples, stop: Callable[[], bool], show: Callable[[Partial], None]) -> bool:
+def train_epoch(run: Run, loader: DataLoader, labels: Array, stop: Stop, show: Callable[[Partial], None]) -> bool:
     """Finish the epoch under way, or leave it between two steps when `stop()` is true; True if it is finished.
 
-    `show` and `stop` are called after each step, or, where compiled code does many, about 20 times a second.
+    labels (N,): of the loader's examples. `show` and `stop` are called after each step, or, where compiled code does
+    many, about 20 times a second.
     """
     partial, size, began = run.partial, run.settings.batch_size, time.perf_counter() - run.partial.seconds
-    state = run.order.bit_generator.state
-    order = run.order.permutation(len(training.labels))
+    left = loader.rows()
 
-    def after(losses: Array, logits: Array) -> bool:
-        taken = order[partial.seen : partial.seen + len(logits)]
-        partial.correct += int(np.count_nonzero(logits.argmax(axis=1) == training.labels[taken]))
-        for loss in losses.tolist():  # one by one, so that the sum does not depend on how many come at a time
-            count = min(size, len(order) - partial.seen)
+    def after(losses: Array, logits: Array | None) -> bool:
+        nonlocal left
+        taken, left = left[: len(losses) * size], left[len(losses) * size :]
+        if logits is not None:
+            partial.correct += int(np.count_nonzero(logits.argmax(axis=1) == labels[taken]))
+        for place, loss in enumerate(losses.tolist()):  # one by one: the sum does not depend on how many come at a time
+            count = len(taken[place * size : (place + 1) * size])
             partial.steps += 1
             partial.seen += count
             partial.loss += loss * count
@@ -171,49 +212,79 @@ def train_epoch(run: Run, training: Examples, stop: Callable[[], bool], show: Ca
         show(partial)
         return stop()
 
-    targets = LOSSES[run.settings.loss].targets(training.labels)
-    take_steps(run, training.x, targets, order[partial.steps * size :], after)
-    if partial.seen < len(order):
-        run.order.bit_generator.state = state
-    return partial.seen == len(order)
+    take_steps(run, loader, after)
+    run.order = loader.state_dict()
+    return len(left) == 0
 
 
-def take_steps(run: Run, x: Array, targets: Array, order: Array, after: Callable[[Array, Array], bool]) -> None:
-    """Do a step for each batch of the examples in `order`, until `after` answers true.
+def take_steps(run: Run, loader: DataLoader, after: Callable[[Array, Array | None], bool]) -> None:
+    """Do a step for each batch that is left of the loader's epoch, until `after` answers true.
 
     after: is given the losses (steps,) and the logits (examples, classes) of the steps since it was last called.
 
     The first step of a run is computed eagerly, as it makes the momentum; of a captured step all others are replays.
     """
-    size = run.settings.batch_size
-    while len(order):
-        if isinstance(run.step, tg.Captured) and (run.history or run.partial.steps):
-            if not run.step.plans:
-                rehearse(run, x, targets)
-            size = min(size, len(order))
-            run.step.epoch(x, targets, order=order, batch_size=size, progress=lambda done, steps, made: after(*made))
+    left = -(-len(loader.rows()) // loader.batch_size)
+    batches = iter(loader)
+
+    def one() -> bool:
+        value, logits = run.step(*pair(next(batches)))
+        return after(value.data[np.newaxis], None if logits is None else logits.data)
+
+    if isinstance(run.step, tg.Captured):
+        if not (run.history or run.partial.steps):
+            if one() or left == 1:
+                return
+            left -= 1
+        if not run.step.plans:
+            rehearse(run, loader)
+        if not loader.transforms:
+            replay(run.step, loader, after)
             return
-        batch, order = order[:size], order[size:]
-        value, logits = run.step(x[batch], targets[batch])
-        if after(value.data[np.newaxis], logits.data):
+    for _ in range(left):
+        if one():
             return
 
 
-def rehearse(run: Run, x: Array, targets: Array) -> None:
-    """Have the step recorded for both lengths of batch, and undo what that did to the weights and the momentum.
+def pair(batch: Any) -> tuple[Array, Array]:
+    """Inputs and targets: the two arrays of a batch, or twice the only one, which is to be given back."""
+    if isinstance(batch, np.ndarray):
+        return batch, batch
+    x, *targets = batch
+    return x, (targets or [x])[0]
+
+
+def replay(step: tg.Captured, loader: DataLoader, after: Callable[[Array, Array | None], bool]) -> None:
+    """`take_steps` for a step that is recorded and a loader that changes nothing: in compiled code, many at a time."""
+    rows = loader.rows()
+
+    def progress(done: int, steps: int, made: tuple[Array, Array | None]) -> bool:
+        loader.advance(len(made[0]))
+        return after(*made)
+
+    size = min(loader.batch_size, len(rows))
+    step.epoch(*pair(loader.dataset.arrays), order=rows, batch_size=size, progress=progress)
+
+
+def rehearse(run: Run, loader: DataLoader) -> None:
+    """Have the step recorded for both lengths of batch, and undo what that did to the weights, the momentum and the
+    generators.
 
     What is recorded is computed eagerly, and rounded otherwise than replays. So it is not a part of the run: a run that
     is continued records its step where the run that was not stopped had long been replaying.
     """
-    weights = run.model.state_dict()
+    x, targets = pair(loader.dataset.arrays)
+    weights, streams = run.model.state_dict(), [rng.bit_generator.state for rng in run.generators]
     momentum = [array for arrays in run.optimizer.state.values() for array in arrays.values()]
     before = [array.copy() for array in momentum]
-    for length in (run.settings.batch_size, len(x) % run.settings.batch_size):
+    for length in (loader.batch_size, len(x) % loader.batch_size):
         for _ in range(2 if length else 0):
             run.step(x[:length], targets[:length])
     run.model.load_state_dict(weights)
     for array, values in zip(momentum, before, strict=True):  # in place: the captured step holds on to these arrays
         array[...] = values
+    for rng, state in zip(run.generators, streams, strict=True):
+        rng.bit_generator.state = state
 
 
 def train(
@@ -221,7 +292,7 @@ def train(
     training: Examples,
     validation: Examples,
     *,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Stop = lambda: False,
     show: Callable[[Partial], None] = lambda partial: None,
     after_epoch: Callable[[Run], None] = lambda run: None,
 ) -> bool:
@@ -229,12 +300,12 @@ def train(
 
     `after_epoch` is called when an epoch has entered the history. Raises RunError if the loss is no longer finite.
     """
-    loss = LOSSES[run.settings.loss]
+    loader, loss = make_loader(run, training), LOSSES[run.settings.loss]
     while len(run.history) < run.settings.epochs:
         with np.errstate(all="ignore"):  # no warning is needed where `_close_epoch` looks at the loss itself
-            if not train_epoch(run, training, stop, show):
+            if not train_epoch(run, loader, training.labels, stop, show):
                 return False
-            validated = measure(run.model, loss, validation) if len(validation.labels) else None
+            validated = measure(run.model, loss, validation, run.classifies) if len(validation.labels) else None
         _close_epoch(run, validated)
         after_epoch(run)
         if stop():
@@ -251,7 +322,7 @@ def _close_epoch(run: Run, validation: Measured | None) -> None:
         Epoch(
             epoch=number,
             train_loss=partial.loss / partial.seen,
-            train_accuracy=partial.correct / partial.seen,
+            train_accuracy=partial.correct / partial.seen if run.classifies else None,
             validation_loss=validation.loss if validation else None,
             validation_accuracy=validation.accuracy if validation else None,
             seconds=partial.seconds,
@@ -261,17 +332,25 @@ def _close_epoch(run: Run, validation: Measured | None) -> None:
     run.partial = Partial()
 
 
-def predict(model: nn.Module, x: Array, chunk: int = 1000) -> Array:
-    """The logits (N, classes) for x (N, ...), computed `chunk` examples at a time without a graph."""
-    with tg.no_grad():
-        return np.concatenate([model(x[start : start + chunk]).data for start in range(0, len(x), chunk)])
+def predict(model: nn.Module, x: Array, chunk: int = 250) -> Array:
+    """The logits (N, outputs) for x (N, ...), computed `chunk` examples at a time in eval mode, without a graph."""
+    training = model.training
+    model.eval()
+    try:
+        with tg.no_grad():
+            return np.concatenate([model(x[start : start + chunk]).data for start in range(0, len(x), chunk)])
+    finally:
+        model.train(training)
 
 
-def score(logits: Array, loss: Loss, labels: Array) -> Measured:
-    """Loss and accuracy of logits (N, classes) against labels (N,)."""
-    return Measured(float(loss.value(logits, loss.targets(labels))), float(np.mean(logits.argmax(axis=1) == labels)))
+def score(logits: Array, loss: Loss, examples: Examples, classifies: bool = True) -> Measured:
+    """Loss, and accuracy if the network classifies, of logits (N, outputs) for the examples."""
+    if not classifies:
+        return Measured(float(loss.value(logits, examples.x)), None)
+    value = float(loss.value(logits, loss.targets(examples.labels)))
+    return Measured(value, float(np.mean(logits.argmax(axis=1) == examples.labels)))
 
 
-def measure(model: nn.Module, loss: Loss, examples: Examples) -> Measured:
+def measure(model: nn.Module, loss: Loss, examples: Examples, classifies: bool = True) -> Measured:
     """Loss and accuracy of the network on examples."""
-    return score(predict(model, examples.x), loss, examples.labels)
+    return score(predict(model, examples.x), loss, examples, classifies)

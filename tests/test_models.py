@@ -18,6 +18,7 @@ import pytest
 import safetensors.numpy
 
 import models
+import tinygrad_scratch as tg
 from models import plots
 from models.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
 from models.data import (
@@ -37,6 +38,7 @@ from models.mlp import ACTIVATIONS, INITS, MLP
 from models.networks import NETWORKS
 from models.settings import Settings
 from models.training import Epoch, Examples, measure, new_run, prepare, train
+from tinygrad_scratch import nn
 
 ROOT = Path(models.__file__).parent.parent
 SMALL = Settings(sizes=(784, 12, 10), examples=600, validation=200, batch_size=50, epochs=2, backend="numpy")
@@ -326,7 +328,8 @@ def assert_same_run(one, other) -> None:
     assert buffers.keys() == others.keys()
     for index, buffer in buffers.items():
         np.testing.assert_array_equal(buffer["momentum_buffer"], others[index]["momentum_buffer"])
-    assert one.order.bit_generator.state == other.order.bit_generator.state
+    assert one.order == other.order
+    assert [rng.bit_generator.state for rng in one.generators] == [rng.bit_generator.state for rng in other.generators]
     assert len(one.history) == len(other.history)
     for row, twin in zip(one.history, other.history, strict=True):
         timeless = [column.name for column in fields(Epoch) if column.name not in ("seconds", "examples_per_second")]
@@ -455,8 +458,9 @@ class TestWeightsAndCheckpoints:
         assert loaded.history == run.history
         assert_same_run(loaded, run)
 
-    def test_a_checkpoint_that_makes_no_sense_is_refused(self, tmp_path):
+    def test_a_checkpoint_that_makes_no_sense_is_refused(self, mnist, tmp_path):
         run = new_run(SMALL)
+        train(run, *prepare(SMALL, mnist), stop=lambda: True)
         path = tmp_path / "run"
         save_checkpoint(path, run)
         kind = "checkpoint of a tinygrad_scratch run, version 1"
@@ -464,6 +468,9 @@ class TestWeightsAndCheckpoints:
         spoiled = [
             (arrays, {name: value for name, value in state.items() if name != "order"}),
             (arrays, state | {"order": {"bit_generator": "MT19937"}}),
+            (arrays, state | {"order": state["order"] | {"batches": 12}}),
+            (arrays, state | {"order": state["order"] | {"stream": {"bit_generator": "MT19937"}}}),
+            (arrays, state | {"streams": [state["order"]["stream"]]}),
             (arrays, state | {"partial": {"steps": 1, "unknown": 2}}),
             (arrays, state | {"settings": state["settings"] | {"lr": -1.0}}),
             (arrays, state | {"history": [1]}),
@@ -487,7 +494,8 @@ class TestFigures:
     def test_learning_curves(self):
         with_validation = [Epoch(n, 1 / n, 0.9, 1 / n, 0.8, 1.0, 1.0) for n in (1, 2, 3)]
         without = [Epoch(1, 1.0, 0.9, None, None, 1.0, 1.0)]
-        for history in (with_validation, without):
+        plain = [Epoch(1, 1.0, None, 1.5, None, 1.0, 1.0)]
+        for history in (with_validation, without, plain):
             assert plots.learning_curves(history, "title").startswith(self.png)
 
     def test_confusion_matrix(self):
@@ -500,6 +508,11 @@ class TestFigures:
         drawn = plots.misclassified(mnist.x_test[:3], mnist.y_test[:3], probabilities, "title")
         assert drawn.startswith(self.png)
 
+    def test_reconstructions(self, mnist):
+        made = np.random.default_rng(0).random((30, 784))
+        assert plots.reconstructions(mnist.x_test[:30], mnist.y_test[:30], made, "title").startswith(self.png)
+        assert plots.reconstructions(mnist.x_test[:2], mnist.y_test[:2], made[:2], "title").startswith(self.png)
+
     def test_the_worst_come_first(self):
         labels = np.zeros(4, int)
         probabilities = np.array([[0.4, 0.6], [0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
@@ -507,9 +520,9 @@ class TestFigures:
 
 
 def test_accuracy_of_a_perfect_network(mnist):
-    class Oracle:
-        def __call__(self, x):
-            return type("Answer", (), {"data": one_hot(mnist.y_test[: len(x)]) * 100})
+    class Oracle(nn.Module):
+        def forward(self, rows):
+            return tg.Tensor(one_hot(mnist.y_test[rows]) * 100)
 
-    examples = Examples(flatten(mnist.x_test[:500]), mnist.y_test[:500])
+    examples = Examples(np.arange(500), mnist.y_test[:500])
     assert measure(Oracle(), LOSSES["cross_entropy"], examples) == (pytest.approx(0, abs=1e-6), 1.0)

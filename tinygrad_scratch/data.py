@@ -131,7 +131,7 @@ class DataLoader:
         self._began: Mapping[str, Any] | None = None  # the stream's state before this epoch's order was drawn
         self._order: Array | None = None
         self._given = 0  # batches of this epoch
-        self._loaded = False
+        self._open = False  # whether the next pass goes on with this epoch
         self._pass: object = None
         _check(len(self.dataset), batch_size, drop_last)
 
@@ -140,10 +140,10 @@ class DataLoader:
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
-        if not self._loaded:
+        if not self._open:
             self._order = None
-        self._loaded, self._pass = False, (this := object())
         rows, size = self.rows(), self.batch_size
+        self._open, self._pass = False, (this := object())
         for start in range(0, len(rows), size):
             if self._pass is not this:
                 raise RuntimeError("this pass over the loader ended when another began; use a loader for each of them")
@@ -166,10 +166,12 @@ class DataLoader:
         """The indices of the examples to come in the epoch under way, in their order; if none is, one begins.
 
         For ``step.epoch(x, y, order=loader.rows(), batch_size=loader.batch_size)``; then ``advance`` says how far it came.
+        The next pass over the loader takes what is left of this epoch.
         """
         if self._order is None:
             self._began, self._given = self._rng.bit_generator.state, 0
             self._order = self._drawn(self._rng)
+        self._open = True
         end = len(self) * self.batch_size if self.drop_last else None
         return self._order[self._given * self.batch_size : end]
 
@@ -181,7 +183,7 @@ class DataLoader:
         """Count so many batches of the epoch under way as given."""
         self._given += batches
         if self._given >= len(self):
-            self._began, self._order, self._given = None, None, 0
+            self._began, self._order, self._given, self._open = None, None, 0, False
 
     # -- its state -------------------------------------------------------------------------------------------------
 
@@ -227,7 +229,7 @@ class DataLoader:
             raise ValueError(f"the state's random numbers are of another generator: {error!r}") from None
         self._rng.bit_generator.state = rng.bit_generator.state
         self._began, self._order, self._given = began, order, batches
-        self._loaded, self._pass = order is not None, None
+        self._open, self._pass = order is not None, None
 
 
 # -- augmentation of images: x (N, C, H, W), or any (N, ..., H, W), in one go for the whole batch ---------------------

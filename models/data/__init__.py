@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from models.files import RunError
+from tinygrad_scratch.data import RandomFlip, RandomShift, Transform
 
 Array = np.ndarray[Any, Any]
 
@@ -108,6 +109,22 @@ def split(count: int, held_out: int, rng: np.random.Generator) -> tuple[Array, A
         raise ValueError(f"cannot hold out {held_out:,} of {count:,} examples: at least one must be left to train on")
     order = rng.permutation(count)
     return order[held_out:], order[:held_out]
+
+
+def augmentation(shift: int, flip: bool, image: tuple[int, ...] = (1, 28, 28)) -> list[Transform]:
+    """What a loader does to each batch of images, which may lie as rows of pixels: moves them by up to `shift` pixels,
+    mirrors half of them.
+
+    >>> [augment] = augmentation(2, False)
+    >>> augment(np.zeros((5, 784)), np.random.default_rng(0)).shape
+    (5, 784)
+    """
+    wanted: list[Transform] = [*([RandomShift(shift)] if shift else []), *([RandomFlip()] if flip else [])]
+
+    def on_images(transform: Transform) -> Transform:
+        return lambda x, rng: transform(x.reshape(len(x), *image), rng).reshape(x.shape)
+
+    return [on_images(transform) for transform in wanted]
 
 
 def check_batch_size(batch_size: int, examples: int) -> None:
