@@ -171,7 +171,7 @@ class TestGroups:
         assert p.item() == pytest.approx(0.5)
 
     def test_repr(self):
-        text = "SGD(lr=0.1, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False)"
+        text = "SGD(lr=0.1, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, maximize=False)"
         assert repr(SGD([leaf([1.0])], lr=0.1)) == text
 
 

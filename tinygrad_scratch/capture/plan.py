@@ -71,8 +71,8 @@ class Plan:
         return True
 
     def current(self) -> bool:
-        """Whether the numbers that shape the step (which options are zero), and how the state lies, are as recorded."""
-        numbers = all(_zeros(look_up()) == _zeros(last) for look_up, last, _ in self._numbers)
+        """Whether what shapes the step (which options are on), and how the state lies, are as recorded."""
+        numbers = all(_flags(look_up()) == _flags(last) for look_up, last, _ in self._numbers)
         return numbers and all(
             tensor._data is array or _layout(tensor._data) == _layout(array) for tensor, array in self._bound
         )
@@ -145,7 +145,7 @@ class Plan:
         self._run = back_end.compile_plan(self)
 
     def _refresh(self, numbers: dict[str, float], last: dict[str, float], variables: list[tuple[Var, str]]) -> None:
-        if _zeros(numbers) != _zeros(last):
+        if _flags(numbers) != _flags(last):
             raise Stale
         for var, name in variables:
             var.array[...] = numbers[name]
@@ -293,7 +293,7 @@ def _grouped(trace: Trace) -> list[Any]:
     groups: dict[int, tuple[Any, dict[str, float], list[tuple[Var, str]]]] = {}
     for var, look_up, name in trace.hypers:
         entry = groups.setdefault(id(look_up), (look_up, {}, []))
-        entry[1][name] = float(var.array)
+        entry[1][name] = var.array.item()
         entry[2].append((var, name))
     return list(groups.values())
 
@@ -302,8 +302,8 @@ def _layout(array: Array) -> tuple[Any, ...]:
     return array.shape, array.dtype, array.strides
 
 
-def _zeros(numbers: dict[str, float]) -> tuple[bool, ...]:
-    return tuple([v == 0 for v in numbers.values()])
+def _flags(numbers: dict[str, float]) -> tuple[bool, ...]:
+    return tuple([v for v in numbers.values() if isinstance(v, bool)])
 
 
 def _shape_of(recording: Recording) -> Any:

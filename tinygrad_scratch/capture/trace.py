@@ -155,13 +155,15 @@ class Trace:
             "later call; return the Tensor and read it outside, or use np.where instead of a branch on a value"
         )
 
-    def hyper(self, look_up: Callable[[], dict[str, float]]) -> dict[str, Tensor]:
-        """Numbers that are looked up before every call (a learning rate), as 0-d Tensors of the step."""
-        made = {}
+    def hyper(self, look_up: Callable[[], dict[str, float]]) -> dict[str, Any]:
+        """Numbers that are looked up before every call (a learning rate), as 0-d Tensors of the step; those that are bools
+        shape the step, and stay as they are: another one is another step."""
+        made: dict[str, Any] = {}
         for name, value in look_up().items():
-            var = Var("hyper", np.asarray(value, dtype=np.float64), name)
+            flag = isinstance(value, bool)
+            var = Var("hyper", np.asarray(value, dtype=bool if flag else np.float64), name)
             self._remember(var)
-            made[name] = wrap(var.array)
+            made[name] = value if flag else wrap(var.array)
             self.hypers.append((var, look_up, name))
         return made
 

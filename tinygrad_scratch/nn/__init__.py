@@ -1,6 +1,6 @@
 """Networks: modules with parameters, layers, losses and initialisers, under torch's names; all compositions of rows."""
 
-from tinygrad_scratch.nn import functional, init
+from tinygrad_scratch.nn import functional, init, utils
 from tinygrad_scratch.nn.layers import (
     Dropout,
     Flatten,
@@ -39,4 +39,5 @@ __all__ = [
     "Tanh",
     "functional",
     "init",
+    "utils",
 ]

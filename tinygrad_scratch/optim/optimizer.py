@@ -1,17 +1,19 @@
-"""Optimizers: how parameters follow their gradients. Names, arguments and formulas are torch's.
+"""What optimizers share: groups of parameters, what is kept for each, and how an update becomes a step.
 
-An update is one function of arrays, written with in-place operators (``buffer *= mu; buffer += g; p -= lr * buffer``).
-An eager step feeds it ndarrays. While a step is captured (a listener that lifts), it is fed Tensors around the same
-arrays, and numbers that the listener made inputs of the step.
+An update is one function of arrays, element by element, written with in-place operators (``buffer *= mu; buffer += g;
+p -= lr * buffer``). An eager step feeds it ndarrays, large ones in parts that stay in the processor's cache from one
+operation to the next. While a step is captured (a listener that lifts), it is fed Tensors around the same arrays, and
+numbers that the listener made inputs of the step.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import isfinite
+from threading import local
 from typing import Any
 
 import numpy as np
 
-from tinygrad_scratch._memory import beside
+from tinygrad_scratch._memory import beside, placed
 from tinygrad_scratch._typing import Array
 from tinygrad_scratch.context import no_grad, settings, state
 from tinygrad_scratch.errors import describe
@@ -19,6 +21,11 @@ from tinygrad_scratch.tensor import Tensor, next_rank, wrap
 
 Group = dict[str, Any]
 """``{"params": [Tensor, ...], "lr": 0.1, ...}``: parameters, and the options they are updated with."""
+
+Numbers = dict[str, Any]
+"""What an update computes with (floats), and what decides which operations it consists of (bools)."""
+
+_PART = 131072  # elements that an update of ndarrays takes at a time: with what is kept for them, they fit the cache
 
 
 class Optimizer:
@@ -31,7 +38,8 @@ class Optimizer:
     Attributes: ``param_groups``, a list of dicts whose options may be changed between steps; ``state``, a dict from
     each parameter that has been updated to its {name: ndarray}.
 
-    A subclass defines ``check``, ``buffers``, ``numbers`` and ``update``.
+    A subclass defines ``check``, ``buffers``, ``numbers`` and ``update``; and ``rates`` if it counts its steps, which it
+    does if one of its buffers is "step".
     """
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
@@ -56,19 +64,27 @@ class Optimizer:
         raise NotImplementedError
 
     def buffers(self, group: Group) -> tuple[str, ...]:
-        """The names of the arrays, of zeros at first, that are kept for each parameter."""
+        """The names of the arrays that are kept for each parameter; "step", a number of float64, is the first if there."""
         raise NotImplementedError
 
-    def numbers(self, group: Group) -> dict[str, float]:
-        """What the update multiplies by, from the options as they are now."""
+    def numbers(self, group: Group) -> Numbers:
+        """What the update computes with, from the options as they are now."""
         raise NotImplementedError
 
-    def update(self, p: Any, g: Any, kept: dict[str, Any], fresh: bool, group: Group, value: dict[str, Any]) -> None:
+    def rates(self, value: Numbers, t: Any) -> Numbers:
+        """What the number of the step, `t` from 1 on, makes of the numbers: they replace those of the same name."""
+        return {}
+
+    def update(self, p: Any, g: Any, kept: dict[str, Any], fresh: bool, value: Numbers, do: Any) -> None:
         """Change `p` and what is `kept` for it in place, given its gradient `g`; `fresh` if this is its first update.
 
-        The options in `group` decide what is computed; it is computed with `value`, the numbers.
+        do: NumPy, or its functions with memory that is used again in the next update.
         """
         raise NotImplementedError
+
+    def first(self, name: str, group: Group) -> float:
+        """What a buffer is filled with at first."""
+        return 0.0
 
     # -- what users call -------------------------------------------------------------------------------------------
 
@@ -76,22 +92,9 @@ class Optimizer:
         """Update every parameter that has a gradient."""
         mode = state.mode
         lifted = mode is not True and mode is not False and mode.lift
-        for group in self.param_groups:
-            names = self.buffers(group)
-            value = self._inputs(group) if lifted else self.numbers(group)
-            for p in group["params"]:
-                gradient = p.grad
-                if gradient is None:
-                    continue
-                kept = self.state.get(p) if names else {}
-                fresh = kept is None
-                if kept is None:
-                    kept = self._start(p, names)
-                if lifted:
-                    self._update_recorded(p, kept, fresh, group, value)
-                else:
-                    self.update(p._data, gradient._data, kept, fresh, group, value)
-                    p._rank = next_rank()
+        with np.errstate(all="ignore"):
+            for group in self.param_groups:
+                (self._step_recorded if lifted else self._step_arrays)(group, self.buffers(group))
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters: each ``grad`` is None again."""
@@ -103,7 +106,7 @@ class Optimizer:
         """Add parameters with options of their own: ``{"params": [...], "lr": 0.01}``."""
         if not isinstance(group, Mapping) or "params" not in group:
             raise TypeError(f'a group is a dict with "params", not {describe(group)}; do not mix groups and Tensors')
-        if unknown := [key for key in group if key not in self.defaults and key != "params"]:
+        if unknown := [key for key in group if key not in self.defaults and key not in ("params", "initial_lr")]:
             has = ", ".join(self.defaults)
             raise ValueError(f"{type(self).__name__} has no option {', '.join(map(repr, unknown))}; it has {has}")
         params = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
@@ -136,6 +139,7 @@ class Optimizer:
         ValueError or TypeError if it does not fit; then nothing is changed.
 
         >>> p = Tensor([1.0], requires_grad=True)
+        >>> from tinygrad_scratch.optim import SGD
         >>> SGD([p], lr=0.1).load_state_dict(SGD([p], lr=0.2, momentum=0.9).state_dict())
         """
         groups, arrays = _parts(state_dict)
@@ -150,7 +154,13 @@ class Optimizer:
         parameter = {i: p for saved in groups for i, p in zip(saved.pop("number"), saved["params"], strict=True)}
         if strangers := [i for i in arrays if i not in parameter]:
             raise ValueError(f"the state_dict has state of parameter {strangers[0]!r}, but its groups do not have it")
-        fitted = {parameter[i]: _fitted(i, kept, parameter[i]) for i, kept in arrays.items()}
+        for i, kept in arrays.items():
+            group = next(saved for saved in groups if any(p is parameter[i] for p in saved["params"]))
+            if kept and (missing := [name for name in self.buffers(group) if name not in kept]):
+                raise ValueError(
+                    f"the state_dict lacks {type(self).__name__}'s {', '.join(missing)} of parameter {i!r}"
+                )
+        fitted = {parameter[i]: _fitted(i, kept, parameter[i]) for i, kept in arrays.items() if kept}
         for group, saved in zip(self.param_groups, groups, strict=True):
             group.update(saved)
         self.state = {p: _over(self.state.get(p, {}), kept) for p, kept in fitted.items()}
@@ -165,91 +175,117 @@ class Optimizer:
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
 
-    def _start(self, p: Tensor, names: tuple[str, ...]) -> dict[str, Array]:
-        """What is kept for a parameter before its first update."""
-        kept = self.state[p] = {name: beside(p._data) for name in names}
-        for array in kept.values():
-            array[...] = 0
-        return kept
+    def _kept(self, p: Tensor, names: tuple[str, ...], group: Group) -> tuple[dict[str, Array], bool]:
+        """What is kept for a parameter, and whether that is new."""
+        kept = self.state.get(p) if names else {}
+        fresh = kept is None
+        if kept is None or len(kept) < len(names):
+            kept = self.state.setdefault(p, {})
+            for name in names:
+                if name not in kept:
+                    kept[name] = np.empty(()) if name == "step" else beside(p._data)
+                    kept[name][...] = self.first(name, group)
+        return kept, fresh
 
-    def _inputs(self, group: Group) -> dict[str, Any]:
-        """The numbers as 0-d inputs of the step that is being captured, so that they may change between its calls."""
+    def _step_arrays(self, group: Group, names: tuple[str, ...]) -> None:
+        """Update the parameters of a group eagerly."""
+        value: Numbers | None = None
+        last, now, kind = -1.0, {}, None
+        for p in group["params"]:
+            gradient = p.grad
+            if gradient is None:
+                continue
+            data, t = p._data, 0.0
+            kept, fresh = self._kept(p, names, group)
+            if "step" in kept:
+                kept = kept.copy()
+                count = kept.pop("step")
+                count += 1
+                t = count.item()
+            if value is None:
+                value = self.numbers(group)
+            if t != last or data.dtype is not kind:
+                last, kind = t, data.dtype
+                now = _in_dtype({**value, **self.rates(value, count)} if t else value, kind)
+            if data.size <= _PART:
+                self.update(data, gradient._data, kept, fresh, now, np)
+            else:
+                for part, g, some in _parts_of(data, gradient._data, kept):
+                    self.update(part, g, some, fresh, now, Scratch(part))
+            p._rank = next_rank()
+
+    def _step_recorded(self, group: Group, names: tuple[str, ...]) -> None:
+        """The same updates on Tensors around the same arrays, so that the listener sees every operation of them."""
         hyper = getattr(state.mode, "hyper", None)
-        return dict(self.numbers(group)) if hyper is None else hyper(lambda: self.numbers(group))
-
-    def _update_recorded(
-        self, p: Tensor, kept: dict[str, Array], fresh: bool, group: Group, value: dict[str, Any]
-    ) -> None:
-        """The same update on Tensors around the same arrays, so that the listener sees every operation of it."""
-        with no_grad():
-            value = {name: v.astype(p.dtype) if isinstance(v, Tensor) else v for name, v in value.items()}
-            self.update(p, p.grad, {name: wrap(array) for name, array in kept.items()}, fresh, group, value)
-
-
-class SGD(Optimizer):
-    """Stochastic gradient descent with momentum, exactly as torch computes it.
-
-    With gradient g, parameter p and velocity v, which after the first step is g itself::
-
-        g = g + weight_decay * p
-        v = momentum * v + (1 - dampening) * g
-        p = p - lr * v                          (nesterov: p - lr * (g + momentum * v))
-
-    lr, dampening and weight_decay are finite and not negative; momentum is in [0, 1); nesterov (Sutskever et al. 2013)
-    needs a momentum and no dampening. ValueError for anything else. A parameter without a gradient is left alone.
-
-    >>> p = Tensor([1.0, 2.0], requires_grad=True)
-    >>> optimizer = SGD([p], lr=0.1)
-    >>> np.sum(p * p).backward()
-    >>> optimizer.step()
-    >>> p.tolist()
-    [0.8, 1.6]
-    """
-
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 1e-3,
-        momentum: float = 0.0,
-        dampening: float = 0.0,
-        weight_decay: float = 0.0,
-        nesterov: bool = False,
-    ):
-        options = {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
-        super().__init__(params, {**options, "nesterov": nesterov})
-
-    def check(self, group: Group) -> None:
-        for name in ("lr", "momentum", "dampening", "weight_decay"):
-            group[name] = _number(group, name)
-        if group["momentum"] >= 1:
-            raise ValueError(f"momentum is {group['momentum']}: it must be in [0, 1), else the velocity never decays")
-        if group["nesterov"] and (not group["momentum"] or group["dampening"]):
-            raise ValueError("Nesterov momentum requires a momentum and zero dampening")
-        group["nesterov"] = bool(group["nesterov"])
-
-    def buffers(self, group: Group) -> tuple[str, ...]:
-        return ("momentum_buffer",) if group["momentum"] else ()
-
-    def numbers(self, group: Group) -> dict[str, float]:
-        return {
-            "lr": float(group["lr"]),
-            "momentum": float(group["momentum"]),
-            "gain": 1 - float(group["dampening"]),
-            "weight_decay": float(group["weight_decay"]),
-        }
-
-    def update(self, p: Any, g: Any, kept: dict[str, Any], fresh: bool, group: Group, value: dict[str, Any]) -> None:
-        if group["weight_decay"]:
-            g = g + value["weight_decay"] * p
-        if group["momentum"]:
-            buffer = kept["momentum_buffer"]
-            buffer *= value["momentum"]
-            buffer += value["gain"] * g if group["dampening"] and not fresh else g
-            g = g + value["momentum"] * buffer if group["nesterov"] else buffer
-        p -= value["lr"] * g
+        # numbers as 0-d inputs of the step that is being captured, so that they may change between its calls
+        value = self.numbers(group) if hyper is None else hyper(lambda: self.numbers(group))
+        for p in group["params"]:
+            if p.grad is None:
+                continue
+            arrays, fresh = self._kept(p, names, group)
+            with no_grad():
+                kept, now = {name: wrap(array) for name, array in arrays.items()}, value
+                if "step" in kept:
+                    t = kept.pop("step")
+                    t += 1
+                    now = {**value, **self.rates(value, t)}
+                now = {name: v.astype(p.dtype) if isinstance(v, Tensor) else v for name, v in now.items()}
+                self.update(p, p.grad, kept, fresh, now, np)
 
 
-def _number(group: Group, name: str) -> float:
+class Scratch:
+    """NumPy's functions for the parts of an array; their answers lie in memory that all parts and updates of a thread use."""
+
+    _memory = local()
+
+    def __init__(self, like: Array):
+        self.like, self.turn = like, 0
+        self.arrays: list[Array] = self._memory.__dict__.setdefault(f"{like.dtype} {_PART}", [])
+
+    def _next(self) -> Array:
+        """Memory of its own for each answer of an update."""
+        if self.turn == len(self.arrays):
+            self.arrays.append(placed((_PART,), self.like.dtype, self.turn * 640))
+        self.turn += 1
+        return self.arrays[self.turn - 1][: self.like.size]
+
+    def negative(self, a: Any) -> Any:
+        return np.negative(a, self._next())
+
+    def sqrt(self, a: Any) -> Any:
+        return np.sqrt(a, self._next())
+
+    def add(self, a: Any, b: Any) -> Any:
+        return np.add(a, b, self._next())
+
+    def subtract(self, a: Any, b: Any) -> Any:
+        return np.subtract(a, b, self._next())
+
+    def multiply(self, a: Any, b: Any) -> Any:
+        return np.multiply(a, b, self._next())
+
+    def divide(self, a: Any, b: Any) -> Any:
+        return np.divide(a, b, self._next())
+
+
+def _in_dtype(value: Numbers, dtype: Any) -> Numbers:
+    """The numbers as arrays of the parameter's dtype: with Python's, an operation on a small array takes thrice as long."""
+    return {name: v if isinstance(v, bool) else np.array(v, dtype) for name, v in value.items()}
+
+
+def _parts_of(p: Array, g: Array, kept: dict[str, Array]) -> Iterator[tuple[Array, Array, dict[str, Array]]]:
+    """The arrays a part at a time, the same elements of each. What is kept lies as the parameter does; see `beside`."""
+    arrays = [p, g, *kept.values()]
+    if not p.flags.c_contiguous:
+        arrays = [a.T for a in arrays]
+    arrays[1] = np.ascontiguousarray(arrays[1])
+    flat = [a.reshape(-1) for a in arrays]
+    for start in range(0, p.size, _PART):
+        part, gradient, *rest = [a[start : start + _PART] for a in flat]
+        yield part, gradient, dict(zip(kept, rest, strict=True))
+
+
+def number(group: Group, name: str) -> float:
     """The option as a finite float that is not negative."""
     try:
         value = float(group[name])
@@ -258,6 +294,19 @@ def _number(group: Group, name: str) -> float:
     if not (isfinite(value) and value >= 0):
         raise ValueError(f"{name} is {value}: it must be finite and 0 or larger")
     return value
+
+
+def fraction(name: str, value: Any) -> float:
+    """`value` as a float in [0, 1)."""
+    given = number({name: value}, name)
+    if given >= 1:
+        raise ValueError(f"{name} is {given}: it must be in [0, 1)")
+    return given
+
+
+def flags(group: Group, *names: str) -> None:
+    """Make bools of these options."""
+    group.update({name: bool(group[name]) for name in names})
 
 
 def _check_parameter(p: Any, what: str, known: set[int]) -> None:
@@ -284,11 +333,12 @@ def _parts(state_dict: Mapping[str, Any]) -> tuple[list[Group], dict[Any, dict[s
 
 def _fitted(index: Any, kept: dict[str, Any], p: Tensor) -> dict[str, Array]:
     """Copies of saved arrays in the parameter's dtype. ValueError for another shape, or no numbers."""
-    arrays = {name: np.asarray(value) for name, value in kept.items()}
+    arrays = {name: np.asarray(value) for name, value in kept.items() if value is not None}
     for name, array in arrays.items():
-        if array.shape != p.shape or array.dtype.kind not in "fiu":
+        shape = () if name == "step" else p.shape
+        if array.shape != shape or array.dtype.kind not in "fiu":
             raise ValueError(f"{name} of parameter {index} is {describe(array)}, but the parameter is {describe(p)}")
-    made = {name: beside(p._data) for name in arrays}
+    made = {name: np.empty(()) if name == "step" else beside(p._data) for name in arrays}
     for name, array in arrays.items():
         made[name][...] = array
     return made
