@@ -13,7 +13,8 @@ ENGINE = ROOT / "tinygrad_scratch"
 READING_ORDER = [
     "errors", "_typing", "_memory", "domains", "registry",
     "ops.elementwise", "ops.shaping", "ops.reductions", "ops.indexing", "ops.linalg", "ops.fused", "ops.composed",
-    "ops", "context", "backward", "protocols", "tensor", "record", "anomaly", "transforms", "random", "data",
+    "ops", "context", "backward", "protocols", "tensor", "record", "anomaly", "trees", "forward", "batch",
+    "transforms", "random", "optimize", "data",
     "capture", "nn", "optim", "testing",
 ]  # fmt: skip
 """Imports point only upwards in this list; within a package at the end of it (capture, nn, testing), in no circle."""

@@ -125,6 +125,7 @@ def peek(x):
 
 
 DRIFT = itertools.count()
+NO_LINEAR = make(np.square, lambda g, y, x: g * 2 * x, kind="linear")
 LIES = {
     "value": make(lambda x: x + next(DRIFT), lambda g, y, x: g),
     "no_gradient": make(np.exp, None),
@@ -136,7 +137,8 @@ LIES = {
     "operands_unchanged": make(lambda x: np.exp(x, out=x), lambda g, y, x: g * y, domain=shapes((3,))),
     "reference": make(np.exp, lambda g, y, x: g * y, reference=np.expm1),
     "elements_are_independent": make(lambda x: x - x.mean(), lambda g, y, x: g - np.mean(g), domain=shapes((2, 3))),
-    "tangents_by_rule": make(np.cumsum, lambda g, y, x: np.flip(np.cumsum(np.flip(g))), domain=shapes((3,))),
+    "forward_mode": make(np.cumsum, lambda g, y, x: np.flip(np.cumsum(np.flip(g))), domain=shapes((3,))),
+    "forward_over_reverse": make(lambda x: x**3 / 3, lambda g, y, x: g * NO_LINEAR(x)),
     "linear_in_each": make(np.square, lambda g, y, x: 2 * g * x, kind="linear", domain=shapes((3,))),
     "empty_and_0d": make(lambda x: np.atleast_1d(np.exp(x)), lambda g, y, x: g * y),
 }

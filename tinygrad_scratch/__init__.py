@@ -15,10 +15,23 @@ from tinygrad_scratch.anomaly import detect_anomaly
 from tinygrad_scratch.context import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from tinygrad_scratch.registry import OPS, elementwise, general, implements, linear, multilinear
 from tinygrad_scratch.tensor import Tensor, as_tensor
-from tinygrad_scratch.transforms import grad, gradients, value_and_grad
+from tinygrad_scratch.transforms import (
+    checkpoint,
+    custom_vjp,
+    grad,
+    gradients,
+    hessian,
+    hvp,
+    jacobian,
+    jvp,
+    linearize,
+    stop_gradient,
+    value_and_grad,
+    vjp,
+)
 
 if TYPE_CHECKING:
-    from tinygrad_scratch import data, errors, nn, optim, random, testing
+    from tinygrad_scratch import data, errors, nn, optim, optimize, random, testing, trees
     from tinygrad_scratch.capture import Captured, capture
 
 __version__ = "0.1.0"
@@ -28,6 +41,8 @@ __all__ = [
     "Tensor",
     "as_tensor",
     "capture",
+    "checkpoint",
+    "custom_vjp",
     "data",
     "detect_anomaly",
     "elementwise",
@@ -36,25 +51,38 @@ __all__ = [
     "general",
     "grad",
     "gradients",
+    "hessian",
+    "hvp",
     "implements",
     "is_grad_enabled",
+    "jacobian",
+    "jvp",
     "linear",
+    "linearize",
     "multilinear",
     "nn",
     "no_grad",
     "optim",
+    "optimize",
     "random",
     "set_grad_enabled",
+    "stop_gradient",
     "testing",
+    "trees",
     "value_and_grad",
+    "vjp",
 ]
+
+
+_LATE = frozenset("capture data errors nn optim optimize random testing trees".split())
+"""What is imported when it is first used."""
 
 
 def __getattr__(name: str) -> Any:
     """Every row of the table by its name: ``tg.tanh``, ``tg.softmax`` ..., users' own rows too; and what loads late."""
     if name in OPS:
         return OPS[name]
-    if name in ("nn", "data", "optim", "testing", "errors", "random", "capture"):
+    if name in _LATE:
         from importlib import import_module
 
         return import_module(f"tinygrad_scratch.{name}")

@@ -83,7 +83,7 @@ def pull(
                 continue
             above = parent._rank
             if above > rank:
-                _refuse_changed(op, i, parents, (_raw(g), tensor._data, *map(_raw, values)), options)
+                refuse_changed(op, i, parents, (_raw(g), tensor._data, *map(_raw, values)), options)
             if not parent.requires_grad:
                 continue
             if contribution is not None:
@@ -153,7 +153,7 @@ class _Outline:
     __array__ = __array_ufunc__ = __array_function__ = __bool__ = __index__ = _refuse
 
 
-def _refuse_changed(op: Any, i: int, parents: tuple[Any, ...], given: tuple[Any, ...], options: dict[str, Any]) -> None:
+def refuse_changed(op: Any, i: int, parents: tuple[Any, ...], given: tuple[Any, ...], options: dict[str, Any]) -> None:
     """A parent that ranks above its child was changed in place since. Refuse, unless no rule that will run reads it."""
     if reads(op, i, parents, given, options):
         raise GraphError(

@@ -28,8 +28,11 @@ def uniform(shape: Shape, rng: np.random.Generator, dtype: Any = np.float32) -> 
     """
     if not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng must be a numpy Generator, np.random.default_rng(seed), not {type(rng).__name__}")
-    drawn = _random(rng=rng, shape=shape, dtype=dtype)
     mode = state.mode
+    tell = getattr(mode, "drawing", None)  # a checkpoint, which will have to draw the same again
+    if tell is not None:
+        tell(rng)
+    drawn = _random(rng=rng, shape=shape, dtype=dtype)
     if mode is not True and mode is not False:
         return wrap(mode.record(RANDOM, (), {"rng": rng, "shape": shape, "dtype": np.dtype(dtype)}, drawn, ()))
     return drawn

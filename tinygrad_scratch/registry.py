@@ -103,10 +103,11 @@ def _row(kind: str) -> Callable[..., Op]:
 
 _KINDS = {
     "elementwise": "A row whose elements depend on the same element of each input. Tangents: the same rules.",
-    "linear": "A row that is a linear map of its one input. Tangents: the function itself.",
+    "linear": "A row that is a linear map of its real inputs, all together. Tangents: the function itself.",
     "multilinear": "A row that is linear in each input. Tangents: the function with one input at a time replaced.",
-    "general": "A row of any other shape; ``variadic=True``: of any number of arrays, and its rule answers i -> part.",
+    "general": "A row of any other shape. Tangents: its rule, transposed by differentiating it by the cotangent.",
 }
+"""What each kind word promises. Any of them with ``variadic=True``: of any number of arrays, its one rule answers i -> part."""
 
 elementwise = _row("elementwise")
 linear = _row("linear")

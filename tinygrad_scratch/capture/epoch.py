@@ -9,7 +9,7 @@ import numpy as np
 from tinygrad_scratch._typing import Array
 from tinygrad_scratch.capture.trace import Var
 from tinygrad_scratch.tensor import Tensor
-from tinygrad_scratch.transforms import leaves, rebuild
+from tinygrad_scratch.trees import leaves, rebuild
 
 CHUNK_SECONDS = 0.05
 Progress = Callable[[int, int, Any], Any]

@@ -19,7 +19,7 @@ from tinygrad_scratch.capture.rewrite import PATTERNS, rewrite, share_common
 from tinygrad_scratch.capture.trace import Instr, Trace, Var
 from tinygrad_scratch.errors import CaptureError, describe
 from tinygrad_scratch.tensor import Tensor, next_rank, wrap
-from tinygrad_scratch.transforms import leaves, rebuild
+from tinygrad_scratch.trees import leaves, rebuild
 
 
 @dataclass(eq=False)
@@ -312,6 +312,8 @@ def _shape_of(recording: Recording) -> Any:
 
 def _arrays(args: tuple[Any, ...]) -> list[Array]:
     arrays = [
-        getattr(leaf, "_data", leaf) for leaf in leaves(args) if isinstance(leaf, (Tensor, np.ndarray, np.generic))
+        getattr(leaf, "_data", leaf)
+        for leaf in leaves(args, nodes=False)
+        if isinstance(leaf, (Tensor, np.ndarray, np.generic))
     ]
     return [np.asarray(a, a.dtype.newbyteorder("=")) for a in arrays]

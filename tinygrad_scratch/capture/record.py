@@ -12,7 +12,7 @@ from tinygrad_scratch.capture.trace import Trace, Var, place_of
 from tinygrad_scratch.context import is_grad_enabled, listening
 from tinygrad_scratch.errors import CaptureError, describe
 from tinygrad_scratch.tensor import Tensor, wrap
-from tinygrad_scratch.transforms import leaves, rebuild
+from tinygrad_scratch.trees import leaves, rebuild
 
 
 @dataclass
@@ -52,8 +52,8 @@ def record(
     inputs: list[Var] = []
     tree = (args, kwargs)
     names = iter(_argument_names(function, args, kwargs))
-    fresh = iter([_wrapped(leaf, next(names), trace, inputs, dense) for leaf in leaves(tree)])
-    args, kwargs = rebuild(tree, fresh)
+    fresh = iter([_wrapped(leaf, next(names), trace, inputs, dense) for leaf in leaves(tree, nodes=False)])
+    args, kwargs = rebuild(tree, fresh, nodes=False)
     cleared = [tensor for tensor, _ in earlier.grads if tensor.grad is None] if earlier is not None else []
     with listening(trace):
         made = function(*args, **kwargs)
@@ -84,7 +84,7 @@ def _argument_names(function: Callable[..., Any], args: tuple[Any, ...], kwargs:
     top = [parameters[i] if i < len(parameters) else f"input_{i}" for i in range(len(args))] + list(kwargs)
     names = []
     for name, tree in zip(top, (*args, *kwargs.values()), strict=True):
-        count = len(leaves(tree))
+        count = len(leaves(tree, nodes=False))
         names += [name] if count == 1 else [f"{name}_{i}" for i in range(count)]
     return names
 

@@ -17,6 +17,7 @@ from tinygrad_scratch.nn.layers import (
 )
 from tinygrad_scratch.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from tinygrad_scratch.nn.module import Module, Parameter, Sequential
+from tinygrad_scratch.nn.replace import with_parameters
 
 __all__ = [
     "BCEWithLogitsLoss",
@@ -40,4 +41,5 @@ __all__ = [
     "functional",
     "init",
     "utils",
+    "with_parameters",
 ]

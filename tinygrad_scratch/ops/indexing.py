@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_scratch.domains import Booleans, Domain, Integers, Interval
-from tinygrad_scratch.registry import general
+from tinygrad_scratch.registry import linear
 
 
 class _ArrayHere:
@@ -123,7 +123,7 @@ _replaced = Domain(
 )
 
 # fmt: off
-getitem = general(_getitem, _getitem_rule, variadic=True, domain=_taken)
-scatter = general(_scatter, _scatter_rule, variadic=True, domain=_put)
-replace = general(_replace, _replace_rule, variadic=True, domain=_replaced)
+getitem = linear(_getitem, _getitem_rule, variadic=True, domain=_taken)
+scatter = linear(_scatter, _scatter_rule, variadic=True, domain=_put)
+replace = linear(_replace, _replace_rule, variadic=True, domain=_replaced)
 # fmt: on

@@ -117,7 +117,7 @@ _layers = reals.with_cases((((5, 3), (2, 3), (2,)), {}), (((3,), (2, 3), (2,)), 
 
 # fmt: off
 matmul = multilinear(_matmul,  _matmul_left, _matmul_right, answers=np.matmul, domain=_products)
-einsum = general(_einsum, _einsum_rule, variadic=True, domain=_sums)
+einsum = multilinear(_einsum, _einsum_rule, variadic=True, domain=_sums)
 affine = general(_affine, lambda g, y, x, w, b: g @ w, _weight_rule, lambda g, y, x, w, b: g,
                  reference=lambda x, w, b: np.add(np.matmul(x, np.transpose(w)), b), domain=_layers)
 # fmt: on

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygrad_scratch._typing import Shape
 from tinygrad_scratch.domains import Domain, reals, shapes
-from tinygrad_scratch.registry import general, linear
+from tinygrad_scratch.registry import linear
 
 _SMALL = 4096  # elements: below it, filling a new array is faster than np.broadcast_to's Python
 
@@ -69,7 +69,7 @@ moveaxis     = linear(np.moveaxis,   lambda g, y, x, source, destination: np.mov
 flip         = linear(np.flip,       lambda g, y, x, axis=None: np.flip(g, axis=axis), domain=_flips)
 broadcast_to = linear(_broadcast_to, lambda g, y, x, shape=None: g, answers=np.broadcast_to, domain=shapes((3, 1), shape=(2, 3, 4)))
 pad_zeros    = linear(_pad_zeros,    lambda g, y, x, pad_width=(): g[_inside(pad_width, x.shape)], domain=shapes((2, 3), pad_width=((1, 0), (0, 2))))
-concatenate  = general(_concatenate, _split_back, variadic=True, domain=_joined)
+concatenate  = linear(_concatenate,  _split_back, variadic=True, domain=_joined)
 # fmt: on
 
 

@@ -11,6 +11,7 @@ Hypothesis and are imported when they are asked for.
 
 from typing import Any
 
+from tinygrad_scratch.testing import forward_properties  # noqa: F401  (its promises join the table)
 from tinygrad_scratch.testing.differences import check_grad
 from tinygrad_scratch.testing.properties import PROPERTIES, check_op, samples
 
