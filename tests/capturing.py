@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tinygrad_scratch as tg
-from tinygrad_scratch.transforms import leaves
+from tinygrad_scratch.trees import leaves
 
 needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="numba, of the extra 'jit', is not installed")
 BACKENDS = ["numpy", pytest.param("numba", marks=needs_numba)]

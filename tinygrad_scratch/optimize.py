@@ -8,7 +8,7 @@ import numpy as np
 from tinygrad_scratch._typing import Array
 from tinygrad_scratch.errors import describe
 from tinygrad_scratch.tensor import Tensor
-from tinygrad_scratch.transforms import gradients, hvp, jacobian, jvp, vjp
+from tinygrad_scratch.transforms import grad, gradients, jacobian, jvp, linearize, vjp
 from tinygrad_scratch.transforms.common import tensors_of
 from tinygrad_scratch.trees import leaves, ravel, rebuild
 
@@ -26,6 +26,7 @@ class Flat:
         self._args = args
         self._at: Array | None = None
         self._known: tuple[Any, Any] | None = None
+        self._product: Callable[[Any], Any] | None = None
         found = [x.detach() if isinstance(x, Tensor) else x for x in leaves(params)]
         vector, self._back = ravel(rebuild(params, found))
         self.x0: Array = np.array(getattr(vector, "_data", vector), np.float64)
@@ -41,7 +42,7 @@ class Flat:
         """(value, derivative) at `x`: an optimizer asks for one after the other at the same place."""
         x = np.array(x, np.float64)
         if self._known is None or self._at is None or not np.array_equal(self._at, x):
-            self._known = self._derive(x)
+            self._known, self._product = self._derive(x), None
             self._at = x
         return self._known
 
@@ -67,11 +68,12 @@ class Flat:
 
     def hessp(self, x: Any, v: Any) -> Array:
         """The Hessian at `x` times `v`; of residuals, J' J v, which is Gauss and Newton's."""
-        x, v = np.array(x, np.float64), np.array(v, np.float64)
         if self._look(x)[1] is None:
-            _, pull_back = vjp(self._of, x)
-            return np.asarray(pull_back(jvp(self._of, (x,), (v,))[1])[0])
-        return np.asarray(hvp(self._of, (x,), (v,)))
+            x, v = np.array(x, np.float64), np.array(v, np.float64)
+            return np.asarray(vjp(self._of, x)[1](jvp(self._of, (x,), (v,))[1])[0])
+        if self._product is None:  # many directions at one place: the gradient is recorded once
+            self._product = linearize(grad(self._of), self._at)[1]
+        return np.asarray(self._product(np.array(v, np.float64)))
 
 
 def flat(loss: Callable[..., Any], params: Any, *args: Any) -> Flat:
