@@ -1,5 +1,6 @@
 """Random steps: programs over Tensors that are drawn as numbers, so that any list of numbers is one, and shrinks."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,7 +101,7 @@ class Machine:
 
     def __init__(self, world, program, x, y, k, flags, t):
         self.world, self.compiled = world, program.compiled
-        self.x, self.k, self.flags = x, k, flags
+        self.x, self.k, self.flags, self.t = x, k, flags, t
         self.pool = [x, y, t, *world.parameters, tg.as_tensor(world.table)]
         self.owned, self.used = [], set()
 
@@ -113,12 +114,13 @@ class Machine:
     def push(self, tensor, owned=False):
         if tensor.size <= MOST and tensor.ndim <= 4:
             self.pool.append(tensor)
-            if owned and tensor.is_leaf:
+            if owned and tensor.is_leaf and tensor.dtype.kind == "f":
                 self.owned.append(tensor)
 
     def run(self, body):
         for kind, a, b, c in body:
-            LINES[kind](self, a, b, c)
+            with suppress(TypeError):  # NumPy negates no booleans, and so on
+                LINES[kind](self, a, b, c)
 
 
 def unary(m, a, b, c):
@@ -147,15 +149,15 @@ def paired(m, a, b, c):
 
 
 def folded(m, a, b, c):
-    functions = FOLDED if m.compiled else FOLDED + CHOSEN
     p = m.pick(a)
+    functions = [np.sum] if not p.size else FOLDED if m.compiled else FOLDED + CHOSEN
     axes = [None, *range(p.ndim), *([(0, p.ndim - 1)] if p.ndim > 1 else [])]
     m.push(functions[b % len(functions)](p, axis=axes[c % len(axes)], keepdims=c % 2 == 1))
 
 
 def along(m, a, b, c):
     p = m.pick(a)
-    if p.ndim:
+    if p.ndim and p.size:
         m.push(ALONG[b % 2](p, axis=c % p.ndim) if b % 3 or m.compiled else np.cumsum(p, axis=c % p.ndim))
 
 
@@ -164,15 +166,28 @@ def viewed(m, a, b, c):
     if not p.ndim:
         m.push(p.reshape((1, 1) if b % 2 else (1,)))
         return
-    axis, n = c % p.ndim, p.shape[c % p.ndim]
+    axis, n = c % p.ndim, max(p.shape[c % p.ndim], 1)
     rest = (slice(None),) * axis
     choices = [
         lambda: p.T, lambda: p.reshape(-1), lambda: p.reshape((*p.shape[1:], p.shape[0])), lambda: p[None],
         lambda: p[(*rest, slice(b % 2, None, 2 if n > 2 else 1))], lambda: p[(*rest, c % n)], lambda: np.flip(p, axis=axis),
         lambda: np.swapaxes(p, axis, -1), lambda: np.squeeze(p), lambda: np.broadcast_to(p, (2, *p.shape)), lambda: p[..., None],
-        lambda: np.moveaxis(p, 0, -1), lambda: p.detach(), lambda: np.copy(p), lambda: p.astype(p.dtype if m.compiled else np.float64),
+        lambda: np.moveaxis(p, 0, -1), lambda: p.detach(), lambda: np.copy(p), lambda: p[(*rest, slice(n, None))],
     ]  # fmt: skip
     m.push(choices[b % len(choices)]())
+
+
+def cast(m, a, b, c):
+    """Other dtypes; of integers and booleans only what no rounding tips."""
+    p = m.pick(a)
+    if b % 3:
+        m.push(p.astype((m.x.dtype if m.compiled else np.float32, np.float64)[c % 2]))
+        return
+    counts = (m.x * 5).astype((np.int64, np.int32, np.bool_, np.int8)[c % 4])
+    m.push([lambda: counts, lambda: counts * p if counts.shape == p.shape else counts * m.t,
+            lambda: np.sum(counts, axis=0), lambda: np.where(m.flags, counts, 1) / 2,
+            lambda: counts.astype(np.float32) * 2, lambda: np.max(counts, axis=0) if counts.size else counts,
+            lambda: np.cumsum(counts) if not m.compiled else -(counts + 1)][b // 3 % 7]())  # fmt: skip
 
 
 def product(m, a, b, c):
@@ -188,8 +203,8 @@ def product(m, a, b, c):
 def indexed(m, a, b, c):
     p = m.pick(a)
     if m.compiled:
-        m.push(m.x[m.k, m.k] if b % 2 else p.at[0].set(0.25) if p.ndim and p.size else p)
-    elif p.ndim and p.shape[0] >= 3:
+        m.push(m.x[m.k, m.k] if b % 2 else p.at[0].set(0.25) if p.ndim and p.size and p.dtype.kind == "f" else p)
+    elif p.ndim and p.shape[0] >= 3 and p.size and p.dtype.kind == "f":
         choices = [lambda: p[m.k], lambda: p[m.k, 0] if p.ndim > 1 else p[m.k], lambda: np.take(p, [0, 2, 0], axis=0),
                    lambda: p.at[m.k].add(0.5), lambda: p.at[0].set(0.25), lambda: p[m.k, m.k] if min(p.shape) > 2 and p.ndim == 2 else p[1]]  # fmt: skip
         m.push(choices[b % len(choices)]())
@@ -251,6 +266,7 @@ LINES = [
     folded,
     viewed,
     viewed,
+    cast,
     product,
     product,
     kinked,

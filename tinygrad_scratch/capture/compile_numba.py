@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -77,11 +77,14 @@ def _compile(plan: Any) -> Compiled:
     draws = [i for i in plan.instrs if i.op.__name__ == "random"]
     for instr in draws:  # drawn before the step, by NumPy, in the order of the program: the same stream as eagerly
         instr.out.kind, instr.out.array = "external", np.empty(instr.out.shape, instr.out.dtype)
-    items = lower([i for i in plan.instrs if i.op.__name__ != "random"], plan.outputs)
+    rows = [replace(i, inputs=list(i.inputs)) for i in plan.instrs if i.op.__name__ != "random"]
+    items = lower(rows, plan.outputs)  # which changes them: NumPy's source is of the plan's own
     kept = needed_outside(items, plan.outputs)
     memory = lay_out([item.use(kept) for item in items], plan.outputs)
     emitter = Emitter(items, kept, plan.inputs, _places(plan, memory))
     emitter.body()
+    for var in plan.outputs:  # which an epoch reads, where no loop does
+        emitter.pointer(var)
     signature = ", ".join(["types.int64[::1]", *map(array_type, plan.inputs)])
     step = load(f"{HEAD}@njit(types.int64({signature}), **STEP_OPTIONS)\n{emitter.function('step', direct=True)}").step
     core = f"@njit(types.int64(types.int64[::1]), **STEP_OPTIONS)\n{emitter.function('core', direct=False)}"

@@ -76,7 +76,7 @@ def run_many(plan: Any, data: list[Array], order: Array, batch_size: int, first:
             from tinygrad_scratch.capture.compile_numba import refuse
 
             refuse(code)
-    joined = [r if r.ndim == 1 else r.reshape(-1, *r.shape[2:]) for r in results]
+    joined = [r if r.ndim == 1 else r.reshape(r.shape[0] * r.shape[1], *r.shape[2:]) for r in results]
     return _tree(plan, joined)
 
 

@@ -12,21 +12,29 @@ from tinygrad_scratch.ops import indexing, linalg, reductions
 from tinygrad_scratch.registry import OPS
 
 
+def real(x: Any) -> Any:
+    return x if x.dtype.kind == "f" else OPS["astype"](x, dtype=np.float64)
+
+
 def sigmoid(x: Any) -> Any:
+    x = real(x)
     return np.reciprocal(np.exp(np.negative(x)) + 1)
 
 
 def softmax(x: Any, axis: int = -1) -> Any:
+    x = real(x)
     y = np.exp(x - np.max(x, axis=axis, keepdims=True))
     return y / np.sum(y, axis=axis, keepdims=True)
 
 
 def log_softmax(x: Any, axis: int = -1) -> Any:
+    x = real(x)
     y = x - np.max(x, axis=axis, keepdims=True)
     return y - np.log(np.sum(np.exp(y), axis=axis, keepdims=True))
 
 
 def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    x = real(x)
     top = np.max(x, axis=axis, keepdims=True)
     top = np.where(np.isfinite(top), top, 0)
     y = np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True)) + top
@@ -34,6 +42,7 @@ def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 
 
 def cross_entropy_labels(logits: Any, labels: Any) -> Any:
+    logits = real(logits)
     labels = OPS["check_labels"](labels, classes=logits.shape[-1])
     shifted = logits - np.max(logits, axis=-1, keepdims=True)
     grid = tuple(
@@ -49,6 +58,7 @@ def cross_entropy_probabilities(logits: Any, target: Any) -> Any:
 
 
 def bce_with_logits(x: Any, target: Any) -> Any:
+    x = real(x)
     return np.log1p(np.exp(-np.absolute(x))) + np.maximum(x, 0) - x * target
 
 

@@ -17,7 +17,6 @@ from tinygrad_scratch.capture.names import give_names
 from tinygrad_scratch.capture.record import Recording, settle_gradients
 from tinygrad_scratch.capture.rewrite import PATTERNS, rewrite, share_common
 from tinygrad_scratch.capture.trace import Instr, Trace, Var
-from tinygrad_scratch.errors import CaptureError, describe
 from tinygrad_scratch.tensor import Tensor, next_rank, wrap
 from tinygrad_scratch.trees import leaves, rebuild
 
@@ -52,7 +51,10 @@ class Plan:
     )
     _expected: tuple[Any, ...] | None = None
     _mode: bool = True
-    _cleared: list[Tensor] = field(default_factory=list)
+    _cleared: list[Tensor] = field(default_factory=list)  # which had no gradient before the calls that were recorded
+    leaves: list[Tensor] = field(default_factory=list)
+    fates: dict[int, str] = field(default_factory=dict)
+    _forgotten: list[Tensor] = field(default_factory=list)  # whose gradients the step forgets
 
     # -- running ---------------------------------------------------------------------------------------------------
 
@@ -73,9 +75,20 @@ class Plan:
     def current(self) -> bool:
         """Whether what shapes the step (which options are on), and how the state lies, are as recorded."""
         numbers = all(_flags(look_up()) == _flags(last) for look_up, last, _ in self._numbers)
-        return numbers and all(
-            tensor._data is array or _layout(tensor._data) == _layout(array) for tensor, array in self._bound
+        fresh = all(tensor.grad is None for tensor in self._cleared)
+        return (
+            numbers
+            and fresh
+            and all(tensor._data is array or _layout(tensor._data) == _layout(array) for tensor, array in self._bound)
         )
+
+    def watch(self, tensors: Iterable[Tensor]) -> None:
+        """Tensors of which other calls may leave gradients: one that these calls did not meet is cause to record again."""
+        own = {id(t) for t in [*self.grads, *self.updated]}
+        others = {id(t): t for t in tensors if id(t) not in own}
+        self._forgotten = [t for key, t in others.items() if self.fates.get(key) == "forgotten"]
+        known = [t for t in self._cleared if id(t) in own]
+        self._cleared = [*known, *(t for key, t in others.items() if key not in self.fates)]
 
     def run(self, args: tuple[Any, ...], quick: bool = False) -> Any:
         """Replay. One thread at a time: the buffers are shared by all calls. quick: the arguments are what `fits` accepts."""
@@ -107,10 +120,9 @@ class Plan:
                 break
         for tensor in self._cleared:
             if tensor.grad is not None:
-                raise CaptureError(
-                    f"{describe(tensor)} has a gradient already, to which backward() adds, but the step was recorded without one; "
-                    "call optimizer.zero_grad() in the step, before backward()"
-                )
+                raise Stale
+        for tensor in self._forgotten:
+            tensor.grad = None
         for look_up, last, variables in self._numbers:
             numbers = look_up()
             if numbers != last:
@@ -210,7 +222,7 @@ def make_plan(recording: Recording, backend: str, rewrites: bool | Iterable[str]
         updated=recording.updated, backend=backend, recorded=recorded, prologue=prologue,
     )  # fmt: skip
     plan._expected = recording.quick
-    plan._cleared = recording.cleared
+    plan._cleared, plan.leaves, plan.fates = recording.cleared, recording.leaves, recording.fates
     plan._mode = trace.grad
     plan.threads = threads if threads.auto or threads.fixed is not None else None
     plan._numbers = _grouped(trace)

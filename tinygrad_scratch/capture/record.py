@@ -1,7 +1,7 @@
 """One call, recorded: its inputs, its results, and what it left behind; and whether two recordings are of the same step."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,10 @@ class Recording:
         default_factory=list
     )  # whose gradients the program forgot between the last call and this
     updated: list[Tensor] = field(default_factory=list)  # Tensors that it changed in place
+    leaves: list[Tensor] = field(default_factory=list)  # Tensors from outside that may have gradients
+    fates: dict[int, str] = field(
+        default_factory=dict
+    )  # id of a Tensor -> what became of the gradient that it had before
     names: dict[int, str] = field(default_factory=dict)
     quick: tuple[Any, ...] | None = None  # type, shape and dtype of each argument, if all are plain arrays or Tensors
 
@@ -41,11 +45,17 @@ class Recording:
 
 
 def record(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], dense: bool, earlier: Recording | None
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    dense: bool,
+    earlier: Recording | None,
+    watched: Iterable[Tensor] = (),
 ) -> Recording:
     """Call `function` once, eagerly, listening. dense: inputs as the compiled back end takes them, in C order.
 
-    earlier: the recording of the call before, if there is one.
+    earlier: the recording of the call before, if there is one. watched: Tensors that the step is known to use, in other calls
+    perhaps: whether it forgets their gradients is seen in a call before which they have some.
     """
     trace = Trace()
     trace.grad = is_grad_enabled()
@@ -54,17 +64,32 @@ def record(
     names = iter(_argument_names(function, args, kwargs))
     fresh = iter([_wrapped(leaf, next(names), trace, inputs, dense) for leaf in leaves(tree, nodes=False)])
     args, kwargs = rebuild(tree, fresh, nodes=False)
-    cleared = [tensor for tensor, _ in earlier.grads if tensor.grad is None] if earlier is not None else []
+    before = [(tensor, tensor.grad) for tensor in watched if tensor.grad is not None]
+    cleared = _cleared(earlier)
     with listening(trace):
         made = function(*args, **kwargs)
     outputs = [_output(leaf, trace) for leaf in leaves(made)]
     _refuse_lost_graph(inputs, leaves(made), trace)
     recording = Recording(trace, inputs, outputs, None, cleared=cleared)
     _after(recording)
+    recording.fates = {**(earlier.fates if earlier is not None else {}), **{id(t): _fate(t, g) for t, g in before}}
     recording.result = rebuild(made, iter([None if v is None else wrap(v.array.copy()) for v in outputs]))
     recording.names = known_names(function)
     recording.quick = _quick(tree)
     return recording
+
+
+def _cleared(earlier: Recording | None) -> list[Tensor]:
+    """Whose gradients were forgotten since the last recording; not where that one shows that the step does so itself."""
+    if earlier is None:
+        return []
+    return [t for t, _ in earlier.grads if t.grad is None and earlier.fates.get(id(t)) != "replaced"]
+
+
+def _fate(tensor: Tensor, before: Tensor) -> str:
+    if tensor.grad is None:
+        return "forgotten"
+    return "left" if tensor.grad is before else "replaced"
 
 
 def _quick(tree: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[Any, ...] | None:
@@ -137,6 +162,8 @@ def _after(recording: Recording) -> None:
     older = {id(grad) for _, grad in trace.leaf_grads}
     for var in outside:
         tensor: Any = var.tensor
+        if tensor.requires_grad and var.kind == "external":
+            recording.leaves.append(tensor)
         if id(tensor) in older:
             raise CaptureError(
                 "the step adds to gradients that an earlier call left; call optimizer.zero_grad() in it before backward()"

@@ -96,23 +96,29 @@ class Captured:
     def _slowly(self, args: tuple[Any, ...], kwargs: dict[str, Any], mode: bool) -> Any:
         """Find the plan for these inputs, or record the call."""
         with self._lock:
-            given = (*args, *kwargs.values())
+            given, watched = (*args, *kwargs.values()), self._leaves()
             key = (_key(args), _key(kwargs), mode, settings.fingerprint())
             for plan in self.plans:
                 if plan.key == key:
                     plan.settings = settings.version
                     self._last = plan if not kwargs else None
-                    if plan.current():
-                        return plan.run(given)
+                    with suppress(Stale):
+                        if plan.current():
+                            return plan.run(given)
                     self.plans.remove(plan)
                     self._last = None
                     break
-            return self._record(key, args, kwargs)
+            return self._record(key, args, kwargs, watched)
 
-    def _record(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _leaves(self) -> list[Tensor]:
+        """What any of its calls may leave gradients in."""
+        known = [*self.plans, *(recording for _, recording in self._pending.values())]
+        return list({id(t): t for k in known for t in k.leaves}.values())
+
+    def _record(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], watched: list[Tensor]) -> Any:
         self._make_room(key)
         tries, earlier = self._pending.pop(key, (0, None))
-        recording = record(self.function, args, kwargs, self.backend == "numba", earlier)
+        recording = record(self.function, args, kwargs, self.backend == "numba", earlier, watched)
         same = earlier is not None and same_step(earlier, recording)
         if earlier is not None:
             earlier.forget()
@@ -128,6 +134,8 @@ class Captured:
             )
         else:
             self._pending[key] = tries + 1, recording
+        for plan in self.plans:
+            plan.watch(self._leaves())
         return recording.result
 
     def _make_room(self, key: Any) -> None:

@@ -117,7 +117,7 @@ class Trace:
     ) -> Array:
         inputs = [self._operand(v, parents[i] if i < len(parents) else None) for i, v in enumerate(values)]
         expansion = EXPANSIONS.get(op.__name__)
-        if expansion is not None and "out" not in options:
+        if expansion is not None and not any(v.dtype == np.float16 for v in (answer, *values) if hasattr(v, "dtype")):
             array = self._expand(expansion, inputs, options)
             self.vars[id(array)].hint = op.__name__
             return array

@@ -1,0 +1,91 @@
+"""What random programs found: small steps whose replay once differed from the eager call, or failed."""
+
+import numpy as np
+import pytest
+from capturing import BACKENDS, arrays_of, assert_same, compiled_steps, needs_numba  # noqa: F401
+
+import tinygrad_scratch as tg
+
+
+def two_parameters(backend):
+    """(u, v, step): a step that forgets both gradients, and whose number of examples says which it makes."""
+    u, v = (tg.Tensor([1.0, 2.0], requires_grad=True) for _ in range(2))
+
+    def step(x):
+        u.grad = v.grad = None
+        loss = np.sum(x * (u if len(x) == 2 else u * v))
+        loss.backward()
+        return loss
+
+    return u, v, tg.capture(step, backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("order", ["sbsbsbsb", "ssbbsbsb", "bbsssbs", "sssbbbsbbs"])
+def test_gradients_that_calls_of_another_shape_left(backend, order):
+    u, v, step = two_parameters(backend)
+    for n, kind in enumerate(order):
+        x = np.full((2,) if kind == "s" else (4, 2), n + 1.0)
+        step(x)
+        assert u.grad.tolist() == ([n + 1.0] * 2 if kind == "s" else [4 * (n + 1.0), 8 * (n + 1.0)])
+        assert (v.grad is None) == (kind == "s")
+    assert len(step.plans) == 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_gradient_that_others_left_is_forgotten_or_kept_as_eagerly(backend):
+    for forgets in (True, False):
+        u, w = (tg.Tensor([1.0, 2.0], requires_grad=True) for _ in range(2))
+
+        @tg.capture(backend=backend)
+        def step(x, forgets=forgets, u=u, w=w):
+            if forgets:
+                w.grad = None
+            return tg.gradients(np.sum(x * u * w), [u])[0]
+
+        for n in range(8):
+            if n > 3:
+                np.sum(w * 3).backward()
+            assert step(np.ones(2)).tolist() == [1.0, 2.0]
+            assert w.grad is None if forgets or n <= 3 else w.grad.tolist() == [3.0 * (n - 3)] * 2
+
+
+@needs_numba
+def test_an_epoch_returns_constants_and_empty_arrays():
+    step = tg.capture(lambda x: (x * 2, tg.as_tensor(np.arange(3.0)) * 2, x[:, :0]), backend="numba")
+    found = step.epoch(np.arange(8.0).reshape(8, 1))
+    assert found[0].tolist() == [[2.0 * n] for n in range(8)]
+    assert found[1].tolist() == [0.0, 2.0, 4.0] * 8
+    assert found[2].shape == (8, 0)
+
+
+@needs_numba
+def test_falling_back_after_rows_were_lowered():
+    def step(x, stack):
+        outer = x[:, None] @ x[None]
+        return np.tanh(outer), stack @ stack
+
+    rng = np.random.default_rng(0)
+    captured = tg.capture(step, backend="numba")
+    for _ in range(4):
+        args = rng.random(3), rng.random((2, 3, 3))
+        assert_same(arrays_of(captured(*args)), arrays_of(step(*map(tg.as_tensor, args))), 1e-12)
+    assert "product of stacks" in captured.plan.fallback
+
+
+FUSED = [tg.sigmoid, tg.softmax, tg.log_softmax, tg.logsumexp, tg.softplus, np.mean, np.var, tg.relu,
+         lambda x: tg.binary_cross_entropy_with_logits(x, np.full((2, 3), 0.5)),
+         lambda x: tg.softmax_cross_entropy(x, np.array([0, 2]))]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int8, np.int32, np.float16])
+def test_fused_rows_of_other_dtypes(dtype):
+    """Differences of unsigned integers wrap around, booleans have none, and sums of half precision are made in single."""
+    x = (np.array([[3, 0, 100], [7, 8, 9]]) % (256 if dtype is not np.float16 else 20)).astype(dtype)
+
+    def step(x):
+        return [f(tg.as_tensor(x)) for f in FUSED]
+
+    captured, expected = tg.capture(step, backend="numpy", rewrites=False), arrays_of(step(x))
+    for _ in range(4):
+        assert_same(arrays_of(captured(x)), expected)
