@@ -112,7 +112,7 @@ class Captured:
 
     def _leaves(self) -> list[Tensor]:
         """What any of its calls may leave gradients in."""
-        known = [*self.plans, *(recording for _, recording in self._pending.values())]
+        known: list[Plan | Recording] = [*self.plans, *(recording for _, recording in self._pending.values())]
         return list({id(t): t for k in known for t in k.leaves}.values())
 
     def _record(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], watched: list[Tensor]) -> Any:
