@@ -101,7 +101,7 @@ def run_source(source):
 
     names = {
         "np": np, "math": MATH, "f32": f32, "f64": f64, "i64": integer, "get": memory.get, "put": memory.put,
-        "plus": lambda a, b: a + b, "larger": larger, "smaller": smaller, "exp_f32": lambda x: np.exp(f32(x)),
+        "plus": lambda a, b: a + b, "opaque": int, "larger": larger, "smaller": smaller, "exp_f32": lambda x: np.exp(f32(x)),
         "sgemm": gemm(f32), "dgemm": gemm(f64),
         **{f"p_{name}": lambda address, dtype=name: Pointer(dtype, address) for name in NUMBERS},
     }  # fmt: skip
