@@ -15,4 +15,5 @@ if not any(variable in os.environ for variable in THREADS):
 
 from models.cli import main  # noqa: E402 (after the variables, which NumPy reads when it is loaded)
 
-sys.exit(main())
+if __name__ == "__main__":  # and not where a process of a pool imports it
+    sys.exit(main())

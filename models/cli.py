@@ -16,6 +16,7 @@ from models import outputs
 from models.checkpoint import load_checkpoint
 from models.data import load_mnist
 from models.files import RunError
+from models.papers.commands import add_commands
 from models.progress import Progress, asked_to_stop
 from models.settings import Settings
 from models.training import Run, new_run, prepare, train
@@ -34,7 +35,7 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command line. The options of a run come from the fields of `Settings`."""
     parser = _Parser(prog="python -m models", description="Train and evaluate networks on MNIST.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{train,evaluate}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{train,evaluate,papers,reproduce}")
     command = commands.add_parser("train", help="train a network and write a folder of results", allow_abbrev=False)
     group = command.add_argument_group("the run")
     for option in fields(Settings):
@@ -56,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("evaluate", help="test the network of a run again", allow_abbrev=False)
     command.add_argument("folder", type=Path, metavar="FOLDER", help="the folder that train wrote")
     command.set_defaults(action=_evaluate)
+    add_commands(commands)
     return parser
 
 

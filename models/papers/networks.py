@@ -1,0 +1,41 @@
+"""The networks that tasks name, each built from a task and the generator of its weights."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+import tinygrad_scratch.nn as nn
+from models import rules
+from models.data import Array
+from models.mlp import MLP
+from models.papers.tasks import Task
+
+
+class Data(NamedTuple):
+    """Images of bytes (N, ...) and labels (N,), to train on and to test on."""
+
+    x: Array
+    labels: Array
+    x_test: Array
+    labels_test: Array
+
+
+def mlp(task: Task, rng: np.random.Generator) -> nn.Sequential:
+    """A multilayer perceptron; with `dropout`, after each hidden layer's activation."""
+    model = MLP(task.sizes, task.activation, init=task.init, std=task.std, rng=rng)
+    if task.biases == "normal":
+        for layer in rules.layers(model):
+            if layer.bias is not None:
+                nn.init.normal_(layer.bias, std=task.std, rng=rng)
+    if not task.dropout:
+        return model
+    parts: list[nn.Module] = []
+    for part in model:
+        parts.append(part)
+        if not isinstance(part, nn.Linear):
+            parts.append(nn.Dropout(task.dropout, rng=rng))
+    return nn.Sequential(*parts)
+
+
+NETWORKS: dict[str, Callable[[Task, np.random.Generator], nn.Module]] = {"mlp": mlp}
