@@ -12,7 +12,10 @@ ENGINE = ROOT / "tinygrad_scratch"
 
 READING_ORDER = [
     "errors", "_typing", "_memory", "domains", "registry",
-    "ops.elementwise", "ops.shaping", "ops.reductions", "ops.indexing", "ops.linalg", "ops.fused", "ops.composed",
+    "ops.elementwise", "ops.shaping", "ops.reductions", "ops.indexing", "ops.linalg",
+    "ops.decompositions",
+    "ops.fused", "ops.composed",
+    "ops.composed_linalg",
     "ops", "context", "backward", "protocols", "tensor", "record", "anomaly", "trees", "forward", "batch",
     "transforms", "random", "optimize", "data",
     "capture", "nn", "optim", "testing",

@@ -70,7 +70,6 @@ def test_outer_of_any_row(ufunc):
         (lambda t: np.divmod(t, 2), r"np\.divmod is not differentiable here .* a // b"),
         (lambda t: np.float_power(t, 2), "use np.power"),
         (lambda t: np.gcd(Tensor([4]), 2), r"np\.gcd is not differentiable here"),
-        (lambda t: np.vecdot(t, t), r"np\.vecdot is not differentiable here"),
     ],
 )
 def test_ufunc_options_and_methods_without_a_rule(t, f, message):
@@ -145,8 +144,7 @@ def test_methods_of_numpy_that_call_back(t):
         (lambda t: np.dot(t, t.T, out=np.zeros((2, 2))), "an array cannot hold a graph"),
         (lambda t: np.sort(t), r"np\.sort is not differentiable here"),
         (lambda t: np.median(t), r"np\.median is not differentiable here"),
-        (lambda t: np.linalg.inv(t), r"np\.linalg\.inv is not differentiable here"),
-        (lambda t: np.linalg.norm(t), r"np\.linalg\.norm is not differentiable here"),
+        (lambda t: np.linalg.eig(t), r"np\.linalg\.eig is not differentiable here .* complex"),
         (lambda t: np.fft.fft(t), r"np\.fft\.fft is not differentiable here .* complex numbers"),
         (lambda t: np.copyto(np.zeros((2, 3)), t), r"np\.copyto .* x\.at\[\.\.\.\]\.set\(v\)"),
         (lambda t: np.put(t, [0], 1), r"np\.put .*x\.at\[i\]\.set\(v\)"),
@@ -180,7 +178,7 @@ def test_every_function_that_dispatches_is_answered_or_refused(t):
         try:
             with np.errstate(all="ignore"):
                 answer = function(*[t] * getattr(function, "nin", 1))
-        except TypeError:
+        except (TypeError, ValueError):  # ValueError: an argument of a shape that the function does not take
             refused += 1
             continue
         answered += 1

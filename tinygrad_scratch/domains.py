@@ -76,7 +76,30 @@ class Booleans:
         return np.asarray(rng.integers(0, 2, shape).astype(bool))
 
 
-Values = Interval | Integers | Booleans
+@dataclass(frozen=True)
+class Matrices:
+    """Matrices in the last two axes, far from singular and from equal singular values: 0.7, 1.1, 1.5, a little off, if there
+    are three, and between the same ends if there are more.
+
+    kind: "general"; "symmetric", with eigenvalues of both signs; "positive", symmetric and positive definite.
+    """
+
+    kind: str = "general"
+
+    def sample(self, rng: np.random.Generator, shape: Shape) -> Array:
+        *stack, m, n = shape
+        k = min(m, n)
+        s = 0.7 + 0.8 / max(k - 1, 2) * (np.arange(k) + rng.uniform(-0.25, 0.25, (*stack, k)))
+        u, _ = np.linalg.qr(rng.standard_normal((*stack, m, k)))
+        if self.kind == "general":
+            v, _ = np.linalg.qr(rng.standard_normal((*stack, n, k)))
+            return np.asarray((u * s[..., None, :]) @ v.mT)
+        signs = 1.0 if self.kind == "positive" else (-1.0) ** np.arange(k)
+        a = (u * (s * signs)[..., None, :]) @ u.mT
+        return np.asarray((a + a.mT) / 2)
+
+
+Values = Interval | Integers | Booleans | Matrices
 
 
 @dataclass(frozen=True)

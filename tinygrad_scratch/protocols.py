@@ -19,6 +19,8 @@ _INSTEAD = {
     "at": "x = x.at[i].add(v)",
     "full_like": "np.zeros_like(t) + value",
     "fft": "a real formulation: complex numbers are not supported",
+    "eig": "np.linalg.eigh for symmetric matrices: the eigenvalues of others may be complex",
+    "eigvals": "np.linalg.eigvalsh for symmetric matrices: the eigenvalues of others may be complex",
     "real_if_close": "the Tensor itself: it is always real",
     "float_power": "np.power",
     "divmod": "a // b and a % b",

@@ -6,6 +6,8 @@ from tinygrad_scratch.ops import (  # noqa: F401, I001  (imported for their rows
     reductions,
     indexing,
     linalg,
+    decompositions,
     fused,
     composed,
+    composed_linalg,
 )

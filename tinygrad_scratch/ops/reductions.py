@@ -128,13 +128,18 @@ def _products_before(x: Any) -> Any:
     return y
 
 
+def exclusive_products(x: Any) -> Any:
+    """Along the last axis, the product of all other elements."""
+    return _products_before(x) * np.flip(_products_before(np.flip(x, axis=-1)), axis=-1)
+
+
 def _prod_rule(g: Any, y: Any, x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """The product of all other elements, never y / x: right with any number of zeros, to any order."""
     gone = _axes(x, axis)
     order = [i for i in range(x.ndim) if i not in gone] + list(gone)
     moved = x.transpose(order)
     rows = moved.reshape((*moved.shape[: x.ndim - len(gone)], -1) if x.size else (*reduced_shape(x, axis), 0))
-    others = _products_before(rows) * np.flip(_products_before(np.flip(rows, axis=-1)), axis=-1)
+    others = exclusive_products(rows)
     back = tuple(int(i) for i in np.argsort(order))
     return _keep(g, x, axis, keepdims) * others.reshape(moved.shape).transpose(back)
 
