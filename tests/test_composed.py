@@ -198,7 +198,7 @@ def test_values_that_numpy_refuses(f):
     "f",
     [
         lambda x: np.pad(x, 1, mode="reflect", reflect_type="odd"), lambda x: np.pad(x, 1, mode="mean"), lambda x: np.pad(x, 1, mode="edge", constant_values=1),
-        lambda x: np.reshape(x, (4, 3), order="F"), lambda x: np.ravel(x, order="F"), lambda x: np.take(x, [9], mode="wrap"), lambda x: np.clip(x, 0, 1, casting="unsafe"),
+        lambda x: np.reshape(x, (4, 3), order="K"), lambda x: np.ravel(x, order="A"), lambda x: np.clip(x, 0, 1, casting="unsafe"),
     ],
 )  # fmt: skip
 def test_options_without_a_rule(f):

@@ -104,8 +104,8 @@ def is_caught(op, promise):
 @pytest.mark.parametrize("row", [row for row, op in ROWS.items() if op.differentiable])
 def test_a_broken_rule_is_caught(row, monkeypatch):
     op = ROWS[row]
-    flat = getattr(op.rules[0], "__name__", "") == "_flat"  # derivative 0: neither its sign nor a factor is seen
     for i in [i for i, rule in enumerate(op.rules) if rule]:
+        flat = getattr(op.rules[i], "__name__", "") == "_flat"  # derivative 0: neither its sign nor a factor is seen
         for name in MUTATIONS if not flat else ["lost term"]:
             with monkeypatch.context() as patch:
                 patch.setattr(op, "rules", broken(op, i, MUTATIONS[name]))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tinygrad_scratch as tg
-from tinygrad_scratch import Tensor
+from tinygrad_scratch import Tensor, registry
 from tinygrad_scratch.errors import NotDifferentiableError
 from tinygrad_scratch.registry import ANSWERS
 from tinygrad_scratch.testing import check_grad
@@ -52,24 +52,17 @@ def test_outer_of_any_row(ufunc):
         (lambda t: np.add(t, 1, out=np.zeros((2, 3))), "an array cannot hold a graph"),
         (lambda t: np.add(1, 2, out=t), "an array cannot hold a graph"),
         (lambda t: np.exp(t, where=A > 2), "does not take where; use np.where"),
-        (lambda t: np.exp(t, dtype=np.float32), "does not take dtype"),
+        (lambda t: np.exp(t, dtype=np.int64), "does not take dtype"),
+        (lambda t: np.greater(t, 1, dtype=np.float32), "does not take dtype"),
         (lambda t: np.exp(t, casting="unsafe"), "does not take casting"),
         (lambda t: np.exp(t, order="F"), "does not take order"),
         (lambda t: np.exp(t, subok=False), "does not take subok"),
-        (lambda t: np.add.reduce(t, dtype=np.float32), "does not take dtype"),
-        (lambda t: np.add.reduce(t, 0, np.float32), "does not take dtype"),
-        (lambda t: np.add.reduce(t, where=A > 2), "does not take where"),
-        (lambda t: np.add.reduce(t, initial=1), "does not take initial"),
         (lambda t: np.add.reduce(t, out=np.zeros(3)), "an array cannot hold a graph"),
         (lambda t: np.add.outer(t, t, dtype=np.float32), "does not take dtype"),
+        (lambda t: np.logaddexp.reduce(t, out=np.zeros(3)), "an array cannot hold a graph"),
+        (lambda t: np.argmax(t, out=np.zeros((), np.intp)), "an array cannot hold a graph"),
         (lambda t: np.add.at(np.zeros(3), [0], t[0]), r"np\.add\.at .*x\.at\[i\]\.add"),
-        (lambda t: np.add.reduceat(t, [0]), r"np\.add\.reduceat is not differentiable here"),
-        (lambda t: np.logaddexp.reduce(t), r"np\.logaddexp\.reduce is not differentiable here"),
-        (lambda t: np.multiply.accumulate(t), r"np\.multiply\.accumulate is not differentiable here"),
-        (lambda t: np.modf(t), r"np\.modf is not differentiable here .* np\.trunc"),
-        (lambda t: np.divmod(t, 2), r"np\.divmod is not differentiable here .* a // b"),
-        (lambda t: np.float_power(t, 2), "use np.power"),
-        (lambda t: np.gcd(Tensor([4]), 2), r"np\.gcd is not differentiable here"),
+        (lambda t: np.isnat(t), r"np\.isnat is not differentiable here: it is for dates"),
     ],
 )
 def test_ufunc_options_and_methods_without_a_rule(t, f, message):
@@ -117,8 +110,9 @@ def test_arguments_by_keyword_and_by_position(t):
 def test_three_argument_where(t):
     assert np.where(t > 3, t, 0).tolist() == np.where(A > 3, A, 0).tolist()
     assert np.where([True, False, True], t, -t).requires_grad
-    with pytest.raises(NotDifferentiableError, match="3 arrays, not 1"):
-        np.where(t)
+    assert [list(i) for i in np.where(A > 3)] == [i.tolist() for i in np.where(t > 3)]
+    with pytest.raises(NotDifferentiableError, match="3 arrays, not 2"):
+        np.where(t > 3, t)
 
 
 def test_methods_of_numpy_that_call_back(t):
@@ -133,28 +127,20 @@ def test_methods_of_numpy_that_call_back(t):
     ("f", "message"),
     [
         (lambda t: np.sum(t, out=np.zeros(())), r"np\.sum\(out=\.\.\.\) of a Tensor"),
-        (lambda t: np.sum(t, dtype=np.float32), r"np\.sum of a Tensor does not take dtype; it takes axis, keepdims"),
-        (lambda t: np.sum(t, where=A > 1), "does not take where"),
-        (lambda t: np.sum(t, initial=1.0), "does not take initial"),
-        (lambda t: np.mean(t, where=A > 1), "does not take where"),
-        (lambda t: np.var(t, correction=1), "does not take correction"),
+        (lambda t: np.sum(t, 0, None, np.zeros(3)), r"np\.sum\(out=\.\.\.\) of a Tensor"),
         (lambda t: np.concatenate([t, t], out=np.zeros((4, 3))), "an array cannot hold a graph"),
-        (lambda t: np.concatenate([t, t], dtype=np.float32), "does not take dtype"),
         (lambda t: np.einsum("ij->", t, out=np.zeros(())), "an array cannot hold a graph"),
         (lambda t: np.dot(t, t.T, out=np.zeros((2, 2))), "an array cannot hold a graph"),
-        (lambda t: np.sort(t), r"np\.sort is not differentiable here"),
-        (lambda t: np.median(t), r"np\.median is not differentiable here"),
-        (lambda t: np.linalg.eig(t), r"np\.linalg\.eig is not differentiable here .* complex"),
-        (lambda t: np.fft.fft(t), r"np\.fft\.fft is not differentiable here .* complex numbers"),
+        (lambda t: np.median(t, out=np.zeros(())), "an array cannot hold a graph"),
+        (lambda t: np.median(t, None, np.zeros(())), "an array cannot hold a graph"),
+        (lambda t: np.quantile(t, t[0, 0] / 8), "q has no gradient here"),
+        (lambda t: np.roots(t[0]), r"np\.roots is not differentiable here: .* may be complex"),
+        (lambda t: np.linalg.eig(t), r"np\.linalg\.eig is not differentiable here: .* complex"),
+        (lambda t: np.fft.fft(t), r"np\.fft\.fft is not differentiable here: complex numbers"),
         (lambda t: np.copyto(np.zeros((2, 3)), t), r"np\.copyto .* x\.at\[\.\.\.\]\.set\(v\)"),
         (lambda t: np.put(t, [0], 1), r"np\.put .*x\.at\[i\]\.set\(v\)"),
         (lambda t: np.save("/nowhere", t), r"np\.save\(file, t\.numpy\(\)\)"),
-        (lambda t: np.nonzero(t), r"np\.nonzero is not differentiable here"),
-        (lambda t: np.allclose(t, t), r"np\.allclose is not differentiable here .* use t\.numpy\(\)"),
-        (lambda t: np.full_like(t, 2.0), r"np\.zeros_like\(t\) \+ value"),
-        (lambda t: np.interp(t, [0, 1], [0, 1]), r"np\.interp is not differentiable here"),
-        (lambda t: np.linspace(t[0], t[1], 3), r"np\.linspace is not differentiable here"),
-        (lambda t: np.array2string(t), r"use str\(t\)"),
+        (lambda t: np.zeros(3, like=t), r"np\.zeros is not differentiable here: `like`"),
     ],
 )
 def test_functions_and_options_without_a_rule(t, f, message):
@@ -166,6 +152,7 @@ def test_functions_and_options_without_a_rule(t, f, message):
 def test_every_function_that_dispatches_is_answered_or_refused(t):
     """All of NumPy's public functions: a Tensor in front gives Tensors, numbers, or a TypeError; never an array."""
     t = t[:, :2]
+    registry.load_all()
     refused = answered = 0
     for name in sorted(set(dir(np)) - {"save", "savez", "savez_compressed", "savetxt"}):
         function = getattr(np, name)
@@ -183,10 +170,12 @@ def test_every_function_that_dispatches_is_answered_or_refused(t):
             continue
         answered += 1
         parts = answer if isinstance(answer, (list, tuple)) else [answer]
-        assert all(isinstance(part, (Tensor, int)) for part in parts), f"np.{name} gives {type(answer)}"
-        assert function in ANSWERS, name
-    assert refused > 100
-    assert answered > 60
+        assert all(isinstance(part, (Tensor, int, str, type, np.dtype)) for part in parts), (
+            f"np.{name} gives {type(answer)}"
+        )
+        assert function in ANSWERS or function in registry.VALUES, name
+    assert refused > 60
+    assert answered > 150
 
 
 # -- never an object array ---------------------------------------------------------------------------------------------
@@ -215,7 +204,6 @@ def test_every_function_that_dispatches_is_answered_or_refused(t):
         lambda t: t * [t, t],
         lambda t: np.array([1, 2, 3], object) * t,
         lambda t: t + np.array([None, 1, 2]),
-        lambda t: np.apply_along_axis(np.sum, 0, t),
         lambda t: np.array(1j) * t,
         lambda t: np.power(t, np.array([1j, 0, 0])),
     ],
@@ -278,12 +266,15 @@ def test_a_users_row():
 
 
 def test_a_users_answer_for_a_numpy_function():
+    registry.load_all()
+    ours = ANSWERS[np.sinc]
     try:
 
         @tg.implements(np.sinc)
         def sinc(x):
-            return np.sin(np.pi * x) / (np.pi * x)
+            return 2 * np.sin(np.pi * x) / (np.pi * x)
 
+        assert np.sinc(Tensor(0.5)).item() == 2 * np.sinc(0.5)
         check_grad(np.sinc, A / 5)
     finally:
-        del ANSWERS[np.sinc]
+        ANSWERS[np.sinc] = ours

@@ -60,9 +60,22 @@ OPS: dict[str, Op] = {}
 ANSWERS: dict[Callable[..., Any], Callable[..., Any]] = {}
 """Which NumPy function is which row, or which composition of rows."""
 
+MORE: dict[Callable[..., Any], Callable[..., Any]] = {}
+"""Compositions for the options that a NumPy function's row does not have: ``np.sum(t, where=...)``."""
+
+METHODS: dict[str, Callable[..., Any]] = {}
+"""How a ufunc's method runs that is no row of its own: "reduce" -> f(ufunc, x, axis=0, ...)."""
+
+VALUES: set[Callable[..., Any]] = set()
+"""NumPy functions that are run on the values alone: their answers (truth values, indices, counts) have no gradient."""
+
+CONSTANT: set[Callable[..., Any]] = set()
+"""NumPy functions whose composition has no gradient, or a gradient of zero: they are piecewise constant."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _binders: list[Callable[[Op], None]] = []
+_late: list[Callable[[], Any]] = []
 
 
 def on_register(bind: Callable[[Op], None]) -> None:
@@ -115,15 +128,42 @@ multilinear = _row("multilinear")
 general = _row("general")
 
 
-def implements(*functions: Callable[..., Any]) -> Callable[[F], F]:
-    """Decorator: this composition of rows answers for these NumPy functions when they meet a Tensor."""
+def implements(*functions: Callable[..., Any], constant: bool = False) -> Callable[[F], F]:
+    """Decorator: this composition of rows answers for these NumPy functions when they meet a Tensor.
+
+    constant: its answers have no gradient, or zero wherever they have one.
+    """
 
     def decorate(composition: F) -> F:
         for function in functions:
             ANSWERS[function] = composition
+            if constant:
+                CONSTANT.add(function)
         return composition
 
     return decorate
+
+
+def later(load: Callable[[], Any]) -> None:
+    """Call `load`, which adds answers, when a function is asked for that is not among those there are yet."""
+    _late.append(load)
+
+
+def load_all() -> None:
+    """Add the answers that load late. An answer that is there already (a user's own) stays."""
+    while _late:
+        before = dict(ANSWERS)
+        _late.pop()()
+        ANSWERS.update(before)
+
+
+def answer_for(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """The row or composition that answers for a NumPy function; None if nothing does."""
+    answer = ANSWERS.get(function)
+    if answer is None and _late:
+        load_all()
+        answer = ANSWERS.get(function)
+    return answer
 
 
 def _keywords(fn: Callable[..., Any], arrays: int) -> tuple[str, ...]:

@@ -167,6 +167,11 @@ class Tensor:
             )
         return np.array(self.numpy(), dtype=dtype, copy=copy)  # where it shares memory, it is read-only
 
+    @staticmethod
+    def wrap(array: Array) -> "Tensor":
+        """A Tensor around `array`, without a copy and without a graph."""
+        return wrap(array)
+
     __array_ufunc__ = protocols.array_ufunc
     __array_function__ = protocols.array_function
 

@@ -35,16 +35,21 @@ def copy(a: Any, order: str = "K") -> Any:
 
 
 @implements(np.reshape)
-def reshape(a: Any, shape: Any, order: str = "C") -> Any:
-    """np.reshape in C order."""
+def reshape(a: Any, shape: Any, order: str = "C", *, copy: bool | None = None) -> Any:
+    """np.reshape in C or Fortran order."""
+    if order == "F":
+        shape = (shape,) if np.ndim(shape) == 0 else tuple(shape)
+        return shaping.transpose(shaping.reshape(shaping.transpose(a), shape=shape[::-1]))
     if order != "C":
-        raise NotDifferentiableError(f"np.reshape(order={order!r}) of a Tensor: only 'C'; transpose first for 'F'")
+        raise NotDifferentiableError(
+            f"np.reshape(order={order!r}) of a Tensor: its memory order is no part of it; use 'C' or 'F'"
+        )
     return shaping.reshape(a, shape=shape)
 
 
 @implements(np.ravel)
 def ravel(a: Any, order: str = "C") -> Any:
-    """np.ravel in C order (a copy or a view, as reshape decides)."""
+    """np.ravel in C or Fortran order (a copy or a view, as reshape decides)."""
     return reshape(a, (-1,), order)
 
 
@@ -205,9 +210,10 @@ def repeat(a: Any, repeats: Any, axis: int | None = None) -> Any:
 @implements(np.take)
 def take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Any:
     """np.take; duplicated indices add up in the gradient."""
-    if mode != "raise":
-        raise NotDifferentiableError(f"np.take(mode={mode!r}) of a Tensor: wrap or clip the indices first")
     a, indices = _array(a), _array(indices)
+    if mode != "raise":
+        n = a.size if axis is None else a.shape[axis]
+        indices = np.remainder(indices, n) if mode == "wrap" else np.clip(indices, 0, n - 1)
     if indices.dtype.kind == "b":  # np.take counts with them, where a[...] takes them for a mask
         indices = indices.astype(np.intp)
     if axis is None:

@@ -33,6 +33,12 @@ def _matmul(a: Any, b: Any) -> Any:
     return np.matmul(a, b)
 
 
+def _convolve_rule(g: Any, other: Any) -> Any:
+    """The cotangent of one factor: g correlated with the other, of the length that the factor has."""
+    n, m = g.shape[0], other.shape[0]
+    return convolve(g, np.flip(other))[m - 1 : n]
+
+
 def _weight_rule(g: Any, y: Any, x: Any, weight: Any, bias: Any) -> Any:
     """g.T @ x, in the memory order of the weight, so that an update runs through both in step."""
     if g.ndim != 2:
@@ -113,11 +119,13 @@ _sums = reals.with_cases(
     (((2, 3, 4), (4, 5)), {"subscripts": "...j,jk->...k"}),
     (((2, 3), (2, 3), (3,)), {"subscripts": "bi,bi,i->b"}),
 )
+_signals = reals.with_cases((((5,), (3,)), {}), (((2,), (4,)), {}), (((1,), (1,)), {}))
 _layers = reals.with_cases((((5, 3), (2, 3), (2,)), {}), (((3,), (2, 3), (2,)), {}), (((2, 4, 3), (2, 3), (2,)), {}))
 
 # fmt: off
 matmul = multilinear(_matmul,  _matmul_left, _matmul_right, answers=np.matmul, domain=_products)
 einsum = multilinear(_einsum, _einsum_rule, variadic=True, domain=_sums)
+convolve = multilinear(np.convolve, lambda g, y, a, v: _convolve_rule(g, v), lambda g, y, a, v: _convolve_rule(g, a), answers=(), domain=_signals)
 affine = general(_affine, lambda g, y, x, w, b: g @ w, _weight_rule, lambda g, y, x, w, b: g,
                  reference=lambda x, w, b: np.add(np.matmul(x, np.transpose(w)), b), domain=_layers)
 # fmt: on

@@ -158,6 +158,8 @@ _spreads = Domain(cases=(*((s, o) for s, o in _cases if s != ((),)), (((4,),), {
 _scanned = reals.with_cases((((2, 3),), {"axis": 0}), (((2, 3),), {"axis": -1}), (((3,),), {}))
 _indices = distinct.with_cases((((2, 3),), {}), (((2, 3),), {"axis": 0}))
 
+_places = distinct.with_cases((((5,), (2, 3)), {}), (((5,), (4,)), {"side": "right"}))
+
 # fmt: off
 sum_      = linear(_sum,        lambda g, y, x, axis=None, keepdims=False: _spread(g, x, axis, keepdims), answers=(np.sum, np.add.reduce), domain=_reduced)
 mean      = linear(_mean,       lambda g, y, x, axis=None, keepdims=False: _spread(g / _count(x, y), x, axis, keepdims), answers=np.mean, domain=_reduced)
@@ -173,5 +175,6 @@ cumsum    = linear(_cumsum,     _cumsum_rule, domain=_scanned)
 argmax,  argmin = general(np.argmax, None, domain=_indices),  general(np.argmin, None, domain=_indices)
 argsort         = general(np.argsort, None, domain=distinct.with_cases((((2, 3),), {}), (((2, 3),), {"axis": 0})))
 any_,    all_   = general(np.any, None, domain=_indices),     general(np.all, None, domain=_indices)
+searchsorted    = general(np.searchsorted, None, None, domain=_places)
 count_nonzero   = general(np.count_nonzero, None, domain=_indices)
 # fmt: on
