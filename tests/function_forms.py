@@ -41,7 +41,7 @@ FORMS = {
     np.nan_to_num: [(np.nan_to_num, (M,)), (lambda x: np.nan_to_num(x, nan=2.0, posinf=1.0, neginf=0.0), (V,))],
     np.unwrap: [(np.unwrap, (5 * V,)), (lambda x: np.unwrap(x, axis=0, period=2.0), (3 * M,))],
     np.full_like: [(lambda x: np.full_like(x, 2.0) + x, (M,)), (lambda a, x: np.full_like(a, x) + a, (M, S)), (lambda a, x: np.full_like(a, x, shape=(2, 4)) + np.sum(a), (M, V))],
-    np.copysign: [(np.copysign, (M, V))], np.fmod: [(np.fmod, (M, V + 4))], np.heaviside: [(np.heaviside, (M, V))], np.ldexp: [(lambda x: np.ldexp(x, [1, 2, -1, 0]), (M,))],
+    np.copysign: [(np.copysign, (M, V))], np.fmod: [(np.fmod, (M, V + 4))], np.heaviside: [(np.heaviside, (M, V)), (lambda h: np.heaviside([0.0, 1.0, -1.0, 0.0], h), (V,))], np.ldexp: [(lambda x: np.ldexp(x, [1, 2, -1, 0]), (M,))],
     np.exp: [(lambda x: np.add(x, 1, dtype=np.float64), (M,))],
     # methods of ufuncs
     np.ufunc.reduce: [

@@ -79,6 +79,13 @@ def frexp(x: Any) -> tuple[Any, Any]:
     return np.ldexp(x, -power), power
 
 
+@implements(np.heaviside)
+def heaviside(x1: Any, x2: Any) -> Any:
+    """np.heaviside: 0, x2 or 1 as x1 is negative, 0 or positive; the derivative for x1 is 0."""
+    x1 = floating(array(x1))
+    return np.where(np.equal(x1, 0), x2, np.sign(x1) * 0.5 + 0.5)
+
+
 @implements(np.fmax)
 def fmax(x1: Any, x2: Any) -> Any:
     """np.fmax: np.maximum, where one is NaN the other."""
