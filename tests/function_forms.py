@@ -138,6 +138,7 @@ FORMS = {
     np.polydiv: [(lambda a, b: np.polydiv(a, b)[0], (NODES, V3)), (lambda a, b: np.polydiv(a, b)[1], (NODES, V3)), (lambda a, b: np.polydiv(a, b)[1], (V3, V))],
     np.polyder: [(np.polyder, (V,)), (lambda p: np.polyder(p, 2), (V,)), (np.polyint, (V,)), (lambda p: np.polyint(p, 2, [1.0, 2.0]), (V,))],
     np.poly: [(np.poly, (V,))],
+    np.polyfit: [(lambda x, y: np.polyfit(x, y, 2), (NODES, GAPS + V[0])), (lambda x, y, w: np.polyfit(x, y, 1, w=w), (V, np.stack([W, V**2], axis=1), P[0]))],
     # calling a function along axes
     np.apply_along_axis: [(lambda x: np.apply_along_axis(np.sum, 0, x), (M,)), (lambda x: np.apply_along_axis(np.sort, 1, x), (B,)), (lambda x: np.apply_along_axis(lambda v: v[:, None] * v, 1, x), (B,))],
     np.apply_over_axes: [(lambda x: np.apply_over_axes(np.sum, x, [0, 2]), (B,)), (lambda x: np.apply_over_axes(np.max, x, 1), (M,))],
@@ -152,7 +153,7 @@ CONSTANT = [
     (lambda x: np.histogram(x, NODES)[0], M), (lambda x: np.histogram(x, 4)[0], M), (lambda x: np.unique(x, return_index=True)[1], M), (lambda x: np.unique_all(x).inverse_indices, M), (lambda x: np.zeros_like(np.empty_like(x)), M),
     (lambda x: np.bincount(x, minlength=3), np.array([0, 1, 1, 4])), (np.bitwise_count, np.array([0, 7, 9])), (lambda x: np.left_shift(x, 2), np.array([1, 3])), (lambda x: np.gcd(x, 12), np.array([8, 9])), (lambda x: np.where(x > 0), M), (np.ndim, M), (np.shape, M),
     (lambda x: np.packbits(x), np.array([True, False, True])), (np.unpackbits, np.array([3, 9], np.uint8)), (lambda x: np.ix_(x, [True, False]), np.array([2, 0])), (lambda x: np.ravel_multi_index((x, x), (5, 5)), np.array([1, 3])), (lambda x: np.unravel_index(x, (2, 3)), np.array([1, 5])),
-    (np.diag_indices_from, Q), (np.tril_indices_from, Q), (np.linalg.matrix_rank, Q), (np.min_scalar_type, np.array(7)), (lambda x: np.can_cast(x, np.float32), M), (lambda x: np.einsum_path("ij,jk", x, x)[0], Q),
+    (np.diag_indices_from, Q), (np.tril_indices_from, Q), (np.min_scalar_type, np.array(7)), (lambda x: np.can_cast(x, np.float32), M), (lambda x: np.einsum_path("ij,jk", x, x)[0], Q),
     (lambda x: np.shares_memory(x, V), M), (lambda x: np.may_share_memory(x, V), M), (np.array2string, V), (np.array_repr, V), (np.array_str, V),
     (lambda x: np.quantile(x, 0.5), np.array([3, 1, 2])), (lambda x: np.diff(x), np.array([True, False])), (lambda x: np.round(x, -1), np.array([14, 15, 26])),
 ]

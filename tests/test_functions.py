@@ -21,7 +21,7 @@ CASES = [
 
 
 READING = {
-    "trim_zeros", "extract", "piecewise", "unique", "unique_all", "union1d", "histogram", "polyadd", "polydiv",  # shapes
+    "trim_zeros", "extract", "piecewise", "unique", "unique_all", "union1d", "histogram", "polyadd", "polydiv", "polyfit",  # shapes
     "quantile", "nanmedian", "nanquantile",  # places that depend on how many elements are numbers, or on weights
 }  # fmt: skip
 """Functions whose forms may have to read values, which a captured step refuses."""

@@ -92,3 +92,18 @@ def poly(seq_of_zeros: Any) -> Any:
     for i in range(zeros.size):
         answer = linalg.convolve(answer, np.concatenate([np.ones(1, zeros.dtype), -zeros[i : i + 1]]))
     return answer
+
+
+@implements(np.polyfit)
+def polyfit(x: Any, y: Any, deg: int, rcond: Any = None, full: bool = False, w: Any = None, cov: bool = False) -> Any:
+    """np.polyfit: the coefficients alone; least squares by np.linalg.lstsq, columns scaled as NumPy does."""
+    if full or cov:
+        raise ValueError("np.polyfit of a Tensor gives the coefficients alone: leave out full= and cov=")
+    x, y = floating(array(x)), floating(array(y))
+    left, right = np.vander(x, deg + 1), y
+    if w is not None:
+        w = floating(array(w))
+        left, right = left * w[:, None], right * (w[:, None] if y.ndim == 2 else w)
+    scale = np.sqrt(np.sum(left * left, axis=0))
+    solution = np.linalg.lstsq(left / scale, right, rcond=x.size * 2e-16 if rcond is None else rcond)[0]
+    return (solution.T / scale).T

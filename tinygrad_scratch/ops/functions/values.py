@@ -16,8 +16,7 @@ VALUES.update(
      np.isclose, np.allclose, np.array_equal, np.array_equiv, np.isin, np.isreal, np.iscomplex, np.isrealobj,
      np.iscomplexobj, np.result_type, np.can_cast, np.min_scalar_type, np.common_type, np.ix_, np.diag_indices_from,
      np.tril_indices_from, np.triu_indices_from, np.ravel_multi_index, np.unravel_index, np.packbits, np.unpackbits,
-     np.einsum_path, np.shares_memory, np.may_share_memory, np.array_repr, np.array_str, np.array2string,
-     np.linalg.matrix_rank)
+     np.einsum_path, np.shares_memory, np.may_share_memory, np.array_repr, np.array_str, np.array2string)
 )  # fmt: skip
 
 
