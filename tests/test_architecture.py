@@ -14,6 +14,7 @@ READING_ORDER = [
     "errors", "_typing", "_memory", "domains", "registry", "refusals",
     "ops.elementwise", "ops.shaping", "ops.reductions", "ops.indexing", "ops.linalg",
     "ops.decompositions",
+    "ops.windows", "ops.convolution",
     "ops.fused", "ops.composed",
     "ops.composed_linalg",
     "ops", "context", "backward", "protocols", "tensor", "record", "anomaly", "trees", "forward", "batch",

@@ -1,6 +1,7 @@
 """Networks: modules with parameters, layers, losses and initialisers, under torch's names; all compositions of rows."""
 
 from tinygrad_scratch.nn import functional, init, utils
+from tinygrad_scratch.nn.convolution import AvgPool2d, Conv2d, MaxPool2d
 from tinygrad_scratch.nn.layers import (
     Dropout,
     Flatten,
@@ -20,7 +21,9 @@ from tinygrad_scratch.nn.module import Module, Parameter, Sequential
 from tinygrad_scratch.nn.replace import with_parameters
 
 __all__ = [
+    "AvgPool2d",
     "BCEWithLogitsLoss",
+    "Conv2d",
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
@@ -29,6 +32,7 @@ __all__ = [
     "Linear",
     "LogSoftmax",
     "MSELoss",
+    "MaxPool2d",
     "Module",
     "PReLU",
     "Parameter",

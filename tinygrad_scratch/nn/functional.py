@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_scratch.errors import describe
+from tinygrad_scratch.nn.convolution import avg_pool2d, conv2d, max_pool2d  # noqa: F401  (part of its names)
 from tinygrad_scratch.ops.elementwise import square, subtract
 from tinygrad_scratch.ops.fused import bce_with_logits, cross_entropy_labels, cross_entropy_probabilities, squared_error
 from tinygrad_scratch.ops.reductions import mean, sum_

@@ -10,6 +10,8 @@ from tinygrad_scratch.ops import (  # noqa: F401  (imported for their rows, in r
     indexing,
     linalg,
     decompositions,
+    windows,
+    convolution,
     fused,
     composed,
     composed_linalg,
