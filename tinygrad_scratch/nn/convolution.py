@@ -11,8 +11,8 @@ from tinygrad_scratch.ops.convolution import conv2d as _conv2d
 from tinygrad_scratch.ops.convolution import conv2d_affine
 from tinygrad_scratch.ops.reductions import sum_
 from tinygrad_scratch.ops.shaping import reshape
+from tinygrad_scratch.ops.windows import add_padding, pair, pooling, unfold2d
 from tinygrad_scratch.ops.windows import max_pool2d as _max_pool2d
-from tinygrad_scratch.ops.windows import pair, pooling, unfold2d
 
 Size = int | tuple[int, int]
 """A whole number for both axes, or (height, width)."""
@@ -66,10 +66,11 @@ def avg_pool2d(
     [[[[2.5, 4.5], [10.5, 12.5]]]]
     """
     at = pooling(input.shape, kernel_size, stride, padding)
-    total = sum_.apply(unfold2d.apply(input, kernel_size=at.kernel, stride=at.stride, padding=padding), axis=(-4, -3))
+    steps: dict[str, Any] = {"kernel_size": at.kernel, "stride": at.stride}
+    total = sum_.apply(unfold2d.apply(add_padding(input, at), **steps), axis=(-4, -3))
     if count_include_pad or not at.padded:
         return total / (at.kernel[0] * at.kernel[1])
-    inside = unfold2d(np.ones(at.size, input.dtype), kernel_size=at.kernel, stride=at.stride, padding=padding)
+    inside = unfold2d(add_padding(np.ones(at.size, input.dtype), at), **steps)
     return total / np.sum(inside, axis=(-4, -3))
 
 
@@ -135,7 +136,7 @@ class Conv2d(Module):
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
         usual: dict[str, Any] = {"padding": (0, 0), "dilation": (1, 1), "groups": 1}
-        text += "".join(f", {k}={getattr(self, k)!r}" for k, v in usual.items() if getattr(self, k) != v)
+        text += "".join(f", {k}={getattr(self, k)}" for k, v in usual.items() if getattr(self, k) != v)
         return text + (", bias=False" if self.bias is None else "")
 
 

@@ -108,16 +108,14 @@ def show(x: Array, at: Windows) -> Array:
     return as_strided(x, (*x.shape[:-2], *at.kernel, *at.out), strides, writeable=False)
 
 
-def _unfold2d(x: Any, kernel_size: Any = 1, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> Any:
-    """Every window of an image: (..., H, W) -> (..., kh, kw, oh, ow). Without padding it is a view."""
-    at = windows(x.shape[-2:], kernel_size, stride, padding, dilation)
-    return show(pad(x, at), at)
+def _unfold2d(x: Any, kernel_size: Any = 1, stride: Any = 1, dilation: Any = 1) -> Any:
+    """Every window of an image, as a view: (..., H, W) -> (..., kh, kw, oh, ow)."""
+    return show(x, windows(x.shape[-2:], kernel_size, stride, 0, dilation))
 
 
-def _fold2d(g: Any, size: Any = (), stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> Any:
+def _fold2d(g: Any, size: Any = (), stride: Any = 1, dilation: Any = 1) -> Any:
     """The transpose of unfold2d: (..., kh, kw, oh, ow) added up in an image (..., H, W) of `size`."""
-    kernel = tuple(g.shape[-4:-2])
-    at = windows(size, kernel, stride, padding, dilation)
+    at = windows(size, tuple(g.shape[-4:-2]), stride, 0, dilation)
     x = np.zeros((*g.shape[:-4], *at.size), g.dtype)
     add_back(x, g, at)
     return x
@@ -186,28 +184,28 @@ def _max_pool2d_input(
     return result
 
 
-def _winners(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1) -> Any:
-    """For each window, the share of each of its elements in the largest: (..., kh, kw, oh, ow)."""
-    at = pooling(x.shape, kernel_size, stride, padding, dilation)
-    widths = [(0, 0)] * (x.ndim - 2) + list(zip(at.before, at.after, strict=True))
-    padded = np.pad(x, widths, constant_values=-np.inf)
-    shown = unfold2d(padded, kernel_size=at.kernel, stride=at.stride, dilation=at.dilation)
+def _winners(x: Any, at: Windows) -> Any:
+    """For each window of a padded image, the share of each of its elements in the largest: (..., kh, kw, oh, ow)."""
+    shown = unfold2d(x, **_steps(at))
     won = astype(np.equal(shown, np.max(shown, axis=(-4, -3), keepdims=True)), dtype=x.dtype)
     return won / np.sum(won, axis=(-4, -3), keepdims=True)
 
 
-def _to_winners(g: Any, y: Any, x: Any, **how: Any) -> Any:
-    return max_pool2d_input(g, x, **how)
+def _steps(at: Windows) -> dict[str, Any]:
+    return {"kernel_size": at.kernel, "stride": at.stride, "dilation": at.dilation}
 
 
-def _largest(x: Any, **how: Any) -> Any:
-    """max_pool2d as the mean of each window's winners."""
-    return np.sum(unfold2d(x, **_explicit(how)) * _winners(x, **how), axis=(-4, -3))
+def add_padding(x: Any, at: Windows, fill: float = 0.0) -> Any:
+    """The padded image, as a composition of rows."""
+    widths = [(0, 0)] * (x.ndim - 2) + list(zip(at.before, at.after, strict=True))
+    return np.pad(x, widths, constant_values=fill) if at.padded else x
 
 
-def _explicit(how: dict[str, Any]) -> dict[str, Any]:
-    """The options of a pool with its stride written out, which without one is the kernel."""
-    return {**how, "stride": how["kernel_size"] if how.get("stride") is None else how["stride"]}
+def _share_rule(h: Any, d: Any, g: Any, x: Any, **how: Any) -> Any:
+    """Of the windows' elements of `h`, the mean of those that won."""
+    at = pooling(x.shape, **how)
+    shown = unfold2d(add_padding(h, at), **_steps(at))
+    return np.sum(shown * _winners(add_padding(x, at, -np.inf), at), axis=(-4, -3))
 
 
 def _flat(g: Any, d: Any, *_: Any, **how: Any) -> Any:
@@ -217,13 +215,21 @@ def _flat(g: Any, d: Any, *_: Any, **how: Any) -> Any:
 
 def _share_back(g: Any, x: Any, **how: Any) -> Any:
     """max_pool2d_input as the transpose of taking the winners' mean."""
-    options = {key: value for key, value in _explicit(how).items() if key != "kernel_size"}
-    return fold2d(_winners(x, **how) * g[..., None, None, :, :], size=x.shape[-2:], **options)
+    at = pooling(x.shape, **how)
+    padded = add_padding(x, at, -np.inf)
+    shares = _winners(padded, at) * g[..., None, None, :, :]
+    whole = fold2d(shares, size=tuple(padded.shape[-2:]), stride=at.stride, dilation=at.dilation)
+    (top, left), (height, width) = at.before, at.size
+    return whole[..., top : top + height, left : left + width]
 
 
-def _share_rule(h: Any, d: Any, g: Any, x: Any, **how: Any) -> Any:
-    """Of the windows' elements of `h`, the mean of those that won."""
-    return np.sum(unfold2d(h, **_explicit(how)) * _winners(x, **how), axis=(-4, -3))
+def _largest(x: Any, **how: Any) -> Any:
+    at = pooling(x.shape, **how)
+    return np.max(unfold2d(add_padding(x, at, -np.inf), **_steps(at)), axis=(-4, -3))
+
+
+def _to_winners(g: Any, y: Any, x: Any, **how: Any) -> Any:
+    return max_pool2d_input(g, x, **how)
 
 
 _pools: tuple[dict[str, Any], ...] = (
@@ -231,10 +237,15 @@ _pools: tuple[dict[str, Any], ...] = (
     {"kernel_size": (2, 3), "stride": (2, 1), "padding": (1, 0)},
     {"kernel_size": 2, "stride": 1, "dilation": (1, 2)},
 )
-_unfolded = reals.with_cases(*((((2, 4, 5),), {"stride": 2, **options}) for options in _pools))
+_unfolded = reals.with_cases(
+    (((2, 4, 5),), {"kernel_size": 2, "stride": 2}),
+    (((4, 5),), {"kernel_size": (2, 3), "stride": (2, 1)}),
+    (((2, 1, 4, 5),), {"kernel_size": 2, "dilation": (1, 2)}),
+)
 _folded = reals.with_cases(
     (((2, 2, 2, 2, 2),), {"size": (4, 5), "stride": 2}),
-    (((2, 2, 3, 3, 3),), {"size": (4, 5), "stride": (2, 1), "padding": (1, 0)}),
+    (((2, 2, 3, 2, 3),), {"size": (4, 5), "stride": (2, 1)}),
+    (((2, 1, 2, 2, 3, 3),), {"size": (4, 5), "dilation": (1, 2)}),
 )
 _pooled_images = distinct.with_cases(*((((1, 2, 4, 5),), options) for options in _pools))
 _shared = Domain(
