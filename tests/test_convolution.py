@@ -249,7 +249,7 @@ def test_twenty_steps_are_torchs():
             F.cross_entropy(mine(x), labels),
             torch.nn.functional.cross_entropy(theirs(torch.from_numpy(x)), torch.from_numpy(labels)),
         )
-        assert float(loss) == pytest.approx(float(expected), rel=1e-4)
+        assert float(loss) == pytest.approx(expected.item(), rel=1e-4)
         for optimizer, value in ((one, loss), (other, expected)):
             optimizer.zero_grad()
             value.backward()
