@@ -21,7 +21,7 @@ import tinygrad_scratch as tg
 from benchmarks import measure
 from benchmarks.hand_derived import Array
 from tinygrad_scratch.backward import project
-from tinygrad_scratch.domains import Matrices
+from tinygrad_scratch.domains import Case, Matrices
 from tinygrad_scratch.registry import OPS, Op
 
 LARGE = 16_384  # how many times more elements the large inputs have
@@ -74,6 +74,19 @@ class Example:
         return gradients
 
 
+IMAGES: dict[str, Case] = {
+    "unfold2d": (((8, 16, 24, 24),), {"kernel_size": 3}),
+    "fold2d": (((8, 16, 3, 3, 22, 22),), {"size": (24, 24)}),
+    "conv2d": (((8, 16, 24, 24), (16, 16, 3, 3)), {}),
+    "conv2d_input": (((8, 16, 22, 22), (16, 16, 3, 3)), {"size": (24, 24)}),
+    "conv2d_weight": (((8, 16, 22, 22), (8, 16, 24, 24)), {"kernel_size": (3, 3)}),
+    "conv2d_affine": (((8, 16, 24, 24), (16, 16, 3, 3), (16,)), {}),
+    "max_pool2d": (((8, 16, 24, 24),), {"kernel_size": 2}),
+    "max_pool2d_input": (((8, 16, 12, 12), (8, 16, 24, 24)), {"kernel_size": 2}),
+}
+"""Large cases of rows whose shapes and options depend on each other."""
+
+
 def main(arguments: Sequence[str]) -> dict[str, Any]:
     """Measure, print, write ops.json; returns the results."""
     parser = measure.parser("ops", __doc__)
@@ -117,7 +130,9 @@ def measure_op(op: Op, rng: np.random.Generator, options: argparse.Namespace, bl
 def example(op: Op, rng: np.random.Generator, larger: bool) -> Example:
     """The first case of the row's domain, its floats as float32; or the same with all axes longer."""
     shapes, options = op.domain.cases[0] if op.domain.cases else (((3, 4),) * len(op.rules), {})
-    if larger:
+    if larger and op.__name__ in IMAGES:
+        shapes, options = IMAGES[op.__name__]
+    elif larger:
         dimensions = max(len(shape) for shape in (*shapes, options.get("shape", ())))
         factor = round(LARGE ** (1 / max(dimensions, 1)))
         if any(isinstance(kind, Matrices) for kind in op.domain.values):  # whose cost is cubic: some 48 by 48
