@@ -58,6 +58,7 @@ FORMS = {
     np.ufunc.outer: [(np.logaddexp2.outer, (V, V3)), (lambda x: np.copysign.outer(x, [1.0, -1.0]), (V,))],
     # moving elements
     np.rot90: [(np.rot90, (M,)), (lambda x: np.rot90(x, 2), (M,)), (lambda x: np.rot90(x, -1, axes=(1, 2)), (B,))],
+    np.fft.fftshift: [(np.fft.fftshift, (M,)), (lambda x: np.fft.ifftshift(x, axes=1), (M,))],
     np.rollaxis: [(lambda x: np.rollaxis(x, 2), (B,)), (lambda x: np.rollaxis(x, 0, 2), (B,))],
     np.unstack: [(lambda x: np.unstack(x)[1], (M,)), (lambda x: np.unstack(x, axis=1)[2], (M,))],
     np.resize: [(lambda x: np.resize(x, (2, 5)), (M,)), (lambda x: np.resize(x, 7), (V,))],

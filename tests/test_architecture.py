@@ -17,7 +17,7 @@ READING_ORDER = [
     "ops.windows", "ops.convolution",
     "ops.fused", "ops.composed",
     "ops.composed_linalg",
-    "ops", "context", "backward", "protocols", "tensor", "record", "anomaly", "trees", "forward", "batch",
+    "ops", "context", "backward", "protocols", "manifest", "tensor", "record", "anomaly", "trees", "forward", "batch",
     "transforms", "random", "optimize", "data",
     "capture", "nn", "optim", "testing",
 ]  # fmt: skip

@@ -92,6 +92,27 @@ def test_answers_without_a_derivative(f, x):
             a.backward(np.ones(a.shape))
 
 
+def test_methods_take_the_options_of_functions():
+    t, x = Tensor(FORMS[np.sort][0][1][0], requires_grad=True), FORMS[np.sort][0][1][0]
+    positive = x > 0
+    for found, expected in (
+        (t.sum(axis=1, where=positive), x.sum(axis=1, where=positive)),
+        (t.max(initial=0.2, axis=0), x.max(initial=0.2, axis=0)),
+        (t.mean(dtype=np.float32), x.mean(dtype=np.float32)),
+        (t.var(correction=1), np.var(x, correction=1)),
+        (t.round(2), x.round(2)),
+        (t.cumprod(axis=1), x.cumprod(axis=1)),
+        (t.conj(), x),
+        (t.nonzero()[0], x.nonzero()[0]),
+        (Tensor([0, 1, 1, 0]).choose(t[:2]), np.choose([0, 1, 1, 0], x[:2])),
+    ):
+        np.testing.assert_allclose(found.numpy(), expected)
+    with pytest.raises(TypeError, match="an array cannot hold a graph"):
+        t.sum(axis=0, out=np.zeros(4))
+    with pytest.raises(TypeError):
+        t.exp(where=positive)
+
+
 def test_every_composition_is_called(monkeypatch):
     """The tables of forms leave out no function that is answered by a composition, or by its values."""
     seen = set()

@@ -232,6 +232,10 @@ def _power(a: Any, b: Any) -> Any:
     return OPS["square"].apply(a) if type(b) in (int, float) and b == 2 else OPS["power"].apply(a, b)
 
 
+_NUMPYS = frozenset({"out", "dtype", "where", "initial", "correction"})
+"""Options of methods that are left to the NumPy function: a row has none of them."""
+
+
 def _method(op: Op) -> Callable[..., Tensor]:
     apply, keywords = op.apply, op.keywords
 
@@ -242,12 +246,25 @@ def _method(op: Op) -> Callable[..., Tensor]:
                     f"{op.__name__}() takes at most {len(keywords)} arguments ({', '.join(keywords)}), not {len(args)}"
                 )
             options = {**dict(zip(keywords, args, strict=False)), **options}
-        for key in [k for k, v in options.items() if v is None and k in ("out", "dtype")]:
-            del options[key]
+        if options:
+            for key in [k for k, v in options.items() if v is None and k in ("out", "dtype")]:
+                del options[key]
+            if not _NUMPYS.isdisjoint(options):
+                return getattr(np, op.__name__)(self, **options)  # type: ignore[no-any-return]
         return apply(self, **options)  # type: ignore[no-any-return]
 
     method.__name__ = op.__name__
     method.__doc__ = f"``tg.{op.__name__}(x)``; also ``np.{op.__name__}(x)`` where NumPy has it."
+    return method
+
+
+def _of_numpy(name: str) -> Callable[..., Any]:
+    function = getattr(np, name)
+
+    def method(self: Tensor, *args: Any, **options: Any) -> Any:
+        return function(self, *args, **options)
+
+    method.__name__, method.__doc__ = name, f"``np.{name}(x)``."
     return method
 
 
@@ -275,6 +292,7 @@ _UNARY = (
     "squeeze swapaxes"
 ).split()
 _COMPOSED = "clip cumsum take repeat diagonal trace dot".split()
+_LATE = "round cumprod choose searchsorted nonzero conj argpartition".split()
 
 
 def _bind_tensor() -> None:
@@ -302,6 +320,8 @@ def _bind_tensor() -> None:
         set_method(name, _method(OPS[name]))
     for name in _COMPOSED:
         set_method(name, getattr(composed, name))
+    for name in _LATE:
+        set_method(name, _of_numpy(name))
     set_method("abs", OPS["absolute"].apply)
     set_method("at", property(At, doc=At.__doc__))
 

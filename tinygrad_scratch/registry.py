@@ -69,8 +69,8 @@ METHODS: dict[str, Callable[..., Any]] = {}
 VALUES: set[Callable[..., Any]] = set()
 """NumPy functions that are run on the values alone: their answers (truth values, indices, counts) have no gradient."""
 
-CONSTANT: set[Callable[..., Any]] = set()
-"""NumPy functions whose composition has no gradient, or a gradient of zero: they are piecewise constant."""
+CONSTANT: dict[Callable[..., Any], str] = {}
+"""NumPy functions whose composition has a gradient of "zero" (piecewise constant), or "none" (truth values, shapes)."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -128,17 +128,17 @@ multilinear = _row("multilinear")
 general = _row("general")
 
 
-def implements(*functions: Callable[..., Any], constant: bool = False) -> Callable[[F], F]:
+def implements(*functions: Callable[..., Any], constant: str = "") -> Callable[[F], F]:
     """Decorator: this composition of rows answers for these NumPy functions when they meet a Tensor.
 
-    constant: its answers have no gradient, or zero wherever they have one.
+    constant: "zero" if its gradient is zero wherever there is one, "none" if its answers have none.
     """
 
     def decorate(composition: F) -> F:
         for function in functions:
             ANSWERS[function] = composition
             if constant:
-                CONSTANT.add(function)
+                CONSTANT[function] = constant
         return composition
 
     return decorate

@@ -312,19 +312,19 @@ def einsum(*operands: Any, optimize: Any = False) -> Any:
     )
 
 
-@implements(np.ndim)
+@implements(np.ndim, constant="none")
 def ndim(a: Any) -> int:
     """np.ndim."""
     return int(a.ndim)
 
 
-@implements(np.shape)
+@implements(np.shape, constant="none")
 def shape(a: Any) -> tuple[int, ...]:
     """np.shape."""
     return tuple(a.shape)
 
 
-@implements(np.size)
+@implements(np.size, constant="none")
 def size(a: Any, axis: int | None = None) -> int:
     """np.size."""
     return int(a.size if axis is None else a.shape[axis])

@@ -71,7 +71,15 @@ def _moves(function: Callable[..., Any], arrange: Any = rearranged) -> None:
     implements(function)(move)
 
 
-_ALONE: Any = (np.rot90, np.rollaxis, np.unstack, np.resize, np.lib.stride_tricks.sliding_window_view)
+_ALONE: Any = (
+    np.fft.fftshift,
+    np.fft.ifftshift,
+    np.rot90,
+    np.rollaxis,
+    np.unstack,
+    np.resize,
+    np.lib.stride_tricks.sliding_window_view,
+)
 _AMONG_ZEROS: Any = (np.diag, np.diagflat)
 for _function in _ALONE:
     _moves(_function)

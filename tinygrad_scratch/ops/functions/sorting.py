@@ -17,14 +17,14 @@ _MEDIAN = 0.5
 
 
 @implements(np.sort)
-def sort(a: Any, axis: int | None = -1, kind: Any = None, order: Any = None, *, stable: bool | None = None) -> Any:
+def sort(a: Any, axis: int | None = -1, kind: Any = None, *, stable: bool | None = None) -> Any:
     """np.sort (stable, whatever `kind` says: the values are the same)."""
     a, axis = (ravel(array(a)), -1) if axis is None else (array(a), axis)
     return np.take_along_axis(a, np.argsort(a, axis=axis, stable=True), axis=axis)
 
 
 @implements(np.partition)
-def partition(a: Any, kth: Any, axis: int | None = -1, kind: str = "introselect", order: Any = None) -> Any:
+def partition(a: Any, kth: Any, axis: int | None = -1, kind: str = "introselect") -> Any:
     """np.partition: sorted, which is partitioned at every kth. ValueError if kth is out of bounds."""
     a = array(a)
     np.partition(np.zeros(a.size if axis is None else a.shape[axis]), kth)  # NumPy's own errors

@@ -20,13 +20,13 @@ def conjugate(x: Any, tol: float = 100) -> Any:
     return copy(array(x))
 
 
-@implements(np.imag, constant=True)
+@implements(np.imag, constant="zero")
 def imag(val: Any) -> Any:
     """np.imag of real numbers: zeros."""
     return np.zeros_like(val)
 
 
-@implements(np.angle, constant=True)
+@implements(np.angle, constant="zero")
 def angle(z: Any, deg: bool = False) -> Any:
     """np.angle of real numbers: 0, or half a turn for negative ones."""
     z = floating(array(z))
@@ -154,7 +154,7 @@ def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, ne
     return np.where(np.equal(x, -np.inf), float(limits.min) if neginf is None else neginf, answer)
 
 
-@implements(np.round, np.around, constant=True)
+@implements(np.round, np.around, constant="zero")
 def round_(a: Any, decimals: int = 0) -> Any:
     """np.round: piecewise constant."""
     a = array(a)
@@ -166,7 +166,7 @@ def round_(a: Any, decimals: int = 0) -> Any:
     return np.rint(a * scale) / scale if decimals > 0 else np.rint(a / scale) * scale
 
 
-@implements(np.fix, constant=True)
+@implements(np.fix, constant="zero")
 def fix(x: Any) -> Any:
     """np.fix: towards zero; piecewise constant."""
     return np.trunc(x)
@@ -191,13 +191,13 @@ def _later(x: Any, axis: int) -> tuple[slice, ...]:
     return (*(slice(None),) * (axis % x.ndim), slice(1, None))
 
 
-@implements(np.isposinf, constant=True)
+@implements(np.isposinf, constant="none")
 def isposinf(x: Any) -> Any:
     """np.isposinf."""
     return np.equal(x, np.inf)
 
 
-@implements(np.isneginf, constant=True)
+@implements(np.isneginf, constant="none")
 def isneginf(x: Any) -> Any:
     """np.isneginf."""
     return np.equal(x, -np.inf)

@@ -20,7 +20,7 @@ VALUES.update(
 )  # fmt: skip
 
 
-@implements(np.empty_like, constant=True)
+@implements(np.empty_like, constant="none")
 def empty_like(prototype: Any, dtype: Any = None, shape: Any = None) -> Any:
     """np.empty_like: a Tensor without a graph, of zeros."""
     return (
