@@ -19,11 +19,12 @@ READING_ORDER = [
     "ops.composed_linalg",
     "ops", "context", "backward", "protocols", "manifest", "tensor", "record", "anomaly", "trees", "forward", "batch",
     "transforms", "random", "optimize", "data",
+    "special", "stats",
     "capture", "nn", "optim", "testing",
 ]  # fmt: skip
 """Imports point only upwards in this list; within a package at the end of it (capture, nn, testing), in no circle."""
 
-THIRD_PARTY = {"capture": {"numba", "llvmlite"}, "testing.strategies": {"hypothesis"}}
+THIRD_PARTY = {"capture": {"numba", "llvmlite"}, "testing.strategies": {"hypothesis"}, "special": {"scipy"}}
 """What else than NumPy and the standard library a module may import: modules that are themselves loaded on demand."""
 
 LONGER = {

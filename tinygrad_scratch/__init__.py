@@ -31,7 +31,7 @@ from tinygrad_scratch.transforms import (
 )
 
 if TYPE_CHECKING:
-    from tinygrad_scratch import data, errors, nn, optim, optimize, random, testing, trees
+    from tinygrad_scratch import data, errors, nn, optim, optimize, random, special, stats, testing, trees
     from tinygrad_scratch.capture import Captured, capture
 
 __version__ = "0.1.0"
@@ -66,6 +66,8 @@ __all__ = [
     "optimize",
     "random",
     "set_grad_enabled",
+    "special",
+    "stats",
     "stop_gradient",
     "testing",
     "trees",
@@ -74,7 +76,7 @@ __all__ = [
 ]
 
 
-_LATE = frozenset("capture data errors nn optim optimize random testing trees".split())
+_LATE = frozenset("capture data errors nn optim optimize random special stats testing trees".split())
 """What is imported when it is first used."""
 
 

@@ -1,8 +1,10 @@
 """NumPy's two protocols: a ufunc or function that meets a Tensor is answered by its row, or refused with the reason."""
 
 import inspect
+import sys
 from collections.abc import Callable
 from functools import cache, partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,8 @@ def array_ufunc(self: Any, ufunc: Any, method: str, *inputs: Any, **options: Any
     answer = answer_for(function)
     if answer is None and method in METHODS and _is_plain_binary(ufunc) and answer_for(ufunc) is not None:
         answer = partial(METHODS[method], ufunc)
+    if answer is None and method == "__call__":
+        answer = _scipys(ufunc)
     if answer is None:
         raise NotDifferentiableError(refusals.message(name))
     if method == "__call__":
@@ -39,6 +43,20 @@ def array_ufunc(self: Any, ufunc: Any, method: str, *inputs: Any, **options: Any
     elif method in ("reduce", "accumulate"):  # along the first axis, where np.sum takes all
         options.setdefault("axis", 0)
     return call(answer, name, inputs, options, MORE.get(function))
+
+
+def _scipys(ufunc: np.ufunc) -> Callable[..., Any] | None:
+    """The row of a ufunc of scipy.special: they are loaded when the first one meets a Tensor."""
+    scipy_special = sys.modules.get("scipy.special")
+    if scipy_special is None or getattr(scipy_special, ufunc.__name__, None) is not ufunc:
+        return None
+    import_module("tinygrad_scratch.special")
+    if ufunc not in ANSWERS:
+        raise NotDifferentiableError(
+            f"scipy.special.{ufunc.__name__} is not differentiable here (it is no row of tinygrad_scratch.special); "
+            "use t.numpy() for its value alone, or make it a row with tg.elementwise(function, rule)"
+        )
+    return ANSWERS[ufunc]
 
 
 def array_function(self: Any, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
