@@ -41,6 +41,8 @@ def save_checkpoint(path: Path, run: Run) -> None:
     state = {
         "settings": run.settings.to_json(),
         "param_groups": optimizer["param_groups"],
+        "schedule": run.schedule.state_dict(),
+        "pretrained": run.pretrained,
         "order": run.order,
         "streams": [rng.bit_generator.state for rng in run.generators],
         "history": [asdict(epoch) for epoch in run.history],
@@ -56,6 +58,7 @@ def load_checkpoint(path: Path, **changes: Any) -> Run:
         run = new_run(replace(Settings.from_json(state["settings"], path), **changes))
         run.history = [Epoch(**epoch) for epoch in state["history"]]
         run.partial = Partial(**state["partial"])
+        run.pretrained = [float(loss) for loss in state["pretrained"]]
         run.order = state["order"]
         for rng, stream in zip(run.generators, state["streams"], strict=True):
             rng.bit_generator.state = stream
@@ -63,6 +66,7 @@ def load_checkpoint(path: Path, **changes: Any) -> Run:
             examples, size = np.arange(run.settings.training_examples()), run.settings.batch_size
             DataLoader(examples, batch_size=size, shuffle=True).load_state_dict(run.order)
         _restore(path, run, arrays, state["param_groups"])
+        run.schedule.load_state_dict(state["schedule"])
     except RunError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -17,6 +17,7 @@ from models.checkpoint import load_checkpoint
 from models.data import load_mnist
 from models.files import RunError
 from models.papers.commands import add_commands
+from models.pretraining import pretrain
 from models.progress import Progress, asked_to_stop
 from models.settings import Settings
 from models.training import Run, new_run, prepare, train
@@ -73,8 +74,8 @@ def _add_option(group: Any, name: str, default: Any, metadata: Any) -> None:
         type=_named(parse),
         choices=metadata["choices"],
         default=argparse.SUPPRESS,
-        metavar=None if metadata["choices"] else {int: "N", float: "X"}.get(parse, "LIST"),
-        help=metadata["help"] if default is None else f"{metadata['help']} (default: {shown})",
+        metavar=None if metadata["choices"] else {int: "N", float: "X", str: "FOLDER"}.get(parse, "LIST"),
+        help=metadata["help"] if default in (None, "") else f"{metadata['help']} (default: {shown})",
     )
 
 
@@ -122,9 +123,14 @@ def _train(options: argparse.Namespace) -> int:
         progress.epoch(run.history[-1])
         outputs.write_progress(folder, run)
 
+    def after_layer(run: Run) -> None:
+        progress.layer(run.pretrained)
+        outputs.write_progress(folder, run)
+
     with asked_to_stop() as stop, contextlib.closing(progress):
         training, validation = prepare(run.settings, mnist)
-        done = train(run, training, validation, stop=stop, show=progress.step, after_epoch=after_epoch)
+        done = pretrain(run, training, stop=stop, after=after_layer)
+        done = done and train(run, training, validation, stop=stop, show=progress.step, after_epoch=after_epoch)
     if not done:
         outputs.write_progress(folder, run)
     tested = outputs.write_results(folder, run, mnist, interrupted=not done, figures=not options.no_figures)
@@ -137,6 +143,8 @@ def _train(options: argparse.Namespace) -> int:
 def _fresh(options: argparse.Namespace, given: dict[str, Any]) -> tuple[Run, Path]:
     """A new run and its folder, which is made, or cleared, once nothing else can be wrong."""
     run = new_run(Settings.chosen(**given))
+    if run.settings.start:
+        outputs.start_from(Path(run.settings.start), run)
     folder = options.out or Path("runs", datetime.datetime.now().strftime("%Y%m%d-%H%M%S"))
     outputs.open_folder(folder, options.force)
     outputs.write_settings(folder, run.settings)
@@ -153,6 +161,8 @@ def _resumed(options: argparse.Namespace, given: dict[str, Any]) -> tuple[Run, P
         raise RunError(f"--resume keeps the settings of the run: leave out {names}")
     folder: Path = options.resume
     run = load_checkpoint(folder / outputs.CHECKPOINT, **given)
+    if run.settings.schedule == "cosine" and run.schedule.state_dict()["T_max"] != run.settings.epochs:
+        raise RunError("--epochs: the cosine schedule was laid out for the epochs of the run: leave it out")
     if run.settings.epochs < len(run.history):
         raise RunError(f"--epochs {run.settings.epochs}: the run in {folder} has already done {len(run.history)}")
     outputs.write_settings(folder, run.settings)

@@ -33,7 +33,12 @@ def bce(logits: Any, targets: Array) -> Any:
 
 def squared_error(logits: Any, targets: Array) -> Any:
     """Squared distance between the outputs' sigmoids and the targets. logits and targets (N, C)."""
-    return F.mse_loss(tg.sigmoid(logits), targets, reduction="sum") / len(targets)
+    return distance(tg.sigmoid(logits), targets)
+
+
+def distance(outputs: Any, targets: Array) -> Any:
+    """Squared distance between outputs and targets (N, C), as they are."""
+    return F.mse_loss(outputs, targets, reduction="sum") / len(targets)
 
 
 LOSSES = {

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import tinygrad_scratch.nn as nn
+from models.autoencoder import Autoencoder
 from models.losses import LOSSES
 from models.mlp import MLP
+from models.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
     from models.settings import Settings
@@ -33,6 +35,8 @@ class Network(NamedTuple):
     """Those that suit it."""
     reconstructs: bool = False
     """Whether it is to give back its input, and not to tell the label."""
+    pretrains: bool = False
+    """Whether its layers can be pre-trained."""
     defaults: Mapping[str, Any] = {}
     """Settings of a run that are otherwise than `Settings`' own defaults, unless they are given."""
 
@@ -41,12 +45,22 @@ def _mlp(settings: "Settings", rng: Rng) -> nn.Module:
     return MLP(settings.sizes, settings.activation, init=settings.init, std=settings.init_std, rng=rng)
 
 
+def _autoencoder(settings: "Settings", rng: Rng) -> nn.Module:
+    return Autoencoder(settings.sizes, settings.activation, init=settings.init, std=settings.init_std, rng=rng)
+
+
 def _layers(settings: "Settings") -> str:
     return f"{'-'.join(map(str, settings.sizes))}, {settings.activation}"
 
 
 SHAPING = ("sizes", "activation", "init", "init_std")
 
+# fmt: off
 NETWORKS: dict[str, Network] = {
-    "mlp": Network(_mlp, (784,), _layers, SHAPING),
+    "mlp": Network(_mlp, (784,), _layers, SHAPING, pretrains=True),
+    "autoencoder": Network(
+        _autoencoder, (784,), _layers, SHAPING, losses=("bce", "squared_error"), reconstructs=True, pretrains=True,
+        defaults={"sizes": (784, 256, 64), "loss": "bce", "optimizer": "adam", **OPTIMIZERS["adam"].defaults},
+    ),
 }
+# fmt: on

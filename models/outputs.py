@@ -26,6 +26,7 @@ import numpy as np
 
 import tinygrad_scratch as tg
 from models import plots
+from models.autoencoder import Autoencoder
 from models.checkpoint import load_weights, save_checkpoint, save_weights
 from models.data import Array, Mnist
 from models.files import RunError, read_json, write_atomically, write_json
@@ -98,6 +99,12 @@ def _tested(settings: Settings, model: Module, mnist: Mnist) -> tuple[Array, Mea
 
 def evaluate(folder: Path, mnist: Mnist) -> Measured:
     """Read the settings and the weights in a run's folder back and test the network. RunError if they are not there."""
+    settings, model = trained(folder)
+    return _tested(settings, model, mnist)[1]
+
+
+def trained(folder: Path) -> tuple[Settings, Module]:
+    """The settings and the network, with the weights that it ended with, of a run's folder. RunError if there is none."""
     if not (folder / SETTINGS).is_file():
         raise RunError(f"{folder}: holds no run (no {SETTINGS})")
     if not (folder / WEIGHTS).is_file():
@@ -105,7 +112,22 @@ def evaluate(folder: Path, mnist: Mnist) -> Measured:
     settings = Settings.from_json(read_json(folder / SETTINGS), folder / SETTINGS)
     model = build_model(settings)
     load_weights(folder / WEIGHTS, model)
-    return _tested(settings, model, mnist)[1]
+    return settings, model
+
+
+def start_from(folder: Path, run: Run) -> None:
+    """Give the first layers of the run's MLP the weights of the encoder in an autoencoder's folder.
+
+    RunError unless the layers of the MLP begin as the encoder's do.
+    """
+    settings, model = trained(folder)
+    if not isinstance(model, Autoencoder):
+        raise RunError(f"start {folder}: holds a run of {settings.model}, not of an autoencoder")
+    own, count = run.settings, len(settings.sizes)
+    if own.sizes[:count] != settings.sizes or len(own.sizes) == count or own.activation != settings.activation:
+        layers = f"{','.join(map(str, settings.sizes))},10 and --activation {settings.activation}"
+        raise RunError(f"start {folder}: its encoder does not fit {describe(own)}: give --sizes {layers}")
+    run.model.load_state_dict(model.encoder.state_dict(), strict=False)
 
 
 def confusion(labels: Array, guesses: Array) -> Array:
@@ -143,6 +165,7 @@ def _results(run: Run, tested: Measured, counts: Array | None, interrupted: bool
     return {
         "test": tested._asdict(),
         "last_epoch": asdict(run.history[-1]) if run.history else None,
+        "pretraining_losses": run.pretrained,
         "epochs": len(run.history),
         "steps_of_unfinished_epoch": run.partial.steps,
         "interrupted": interrupted,

@@ -37,6 +37,10 @@ class Progress:
             accuracy = partial.correct / partial.seen if self.run.classifies else None
             self.bar.set_postfix_str(show(Measured(partial.loss / partial.seen, accuracy)))
 
+    def layer(self, losses: list[float]) -> None:
+        """Show a layer that was pre-trained, the last of these."""
+        print(f"layer {len(losses)} pre-trained: loss {losses[-1]:.4f}", flush=True)
+
     def epoch(self, epoch: Epoch) -> None:
         """Show a finished epoch."""
         self.close()

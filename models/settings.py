@@ -10,6 +10,7 @@ from models.files import RunError
 from models.losses import LOSSES
 from models.mlp import ACTIVATIONS, INITS
 from models.networks import NETWORKS, SHAPING
+from models.optimizers import OPTIMIZERS, RATES, SCHEDULES
 
 INPUTS, CLASSES, EXAMPLES = 784, 10, 60_000
 BACKENDS = ("auto", "numpy", "numba", "eager")
@@ -52,11 +53,17 @@ class Settings:
     loss: str = _option("cross_entropy", "what is made small", choices=tuple(LOSSES))
     init: str = _option("he", "how the weights are drawn", choices=INITS)
     init_std: float = _option(1.0, "standard deviation of the weights, for --init normal", float)
+    start: str = _option("", "folder of an autoencoder's run, whose encoder the first layers start as")
+    pretrain: int = _option(0, "passes in which each hidden layer first learns to code what it is fed", int)
+    optimizer: str = _option("sgd", "how the weights follow the gradients", choices=tuple(OPTIMIZERS))
     lr: float = _option(0.04, "learning rate", float)
     momentum: float = _option(0.9, "share of the last step that is carried into the next", float)
     dampening: float = _option(0.0, "share of the gradient that momentum leaves out", float)
     weight_decay: float = _option(0.0, "pull of every parameter towards zero", float)
     nesterov: bool = _option(False, "Nesterov's momentum", bool)
+    schedule: str = _option("constant", "what becomes of the learning rate after each epoch", choices=tuple(SCHEDULES))
+    gamma: float = _option(0.5, "factor of the schedules step and exponential", float)
+    step_size: int = _option(3, "epochs between two steps of the schedule step", int)
     batch_size: int = _option(50, "examples a step", int)
     shift: int = _option(0, "training images are moved by up to so many pixels, anew in every epoch", int)
     flip: bool = _option(False, "half of the training images are mirrored, drawn anew in every epoch", bool)
@@ -80,13 +87,16 @@ class Settings:
 
     @classmethod
     def chosen(cls, **given: Any) -> "Settings":
-        """The settings that are `given`; the others are the defaults of the network that `model` names.
+        """The settings that are `given`; the others are the defaults of the network and the optimizer that they name.
 
         >>> Settings.chosen(epochs=3).epochs
         3
         """
-        network = NETWORKS.get(given.get("model", cls.model))
-        return cls(**{**(network.defaults if network else {}), **given})
+        network, rates = NETWORKS.get(given.get("model", cls.model)), OPTIMIZERS.get(given.get("optimizer", ""))
+        defaults = dict(network.defaults) if network else {}
+        if rates and given["optimizer"] != defaults.get("optimizer", cls.optimizer):
+            defaults |= rates.defaults
+        return cls(**{**defaults, **given})
 
     def to_json(self) -> dict[str, Any]:
         """A dict that JSON can say; `from_json` reads it back."""
@@ -145,6 +155,11 @@ def _check_network(settings: Settings) -> None:
     else:
         ends = (sizes[0], sizes[-1]) == (INPUTS, CLASSES)
         _require(ends, "sizes", text, f"{INPUTS} first, MNIST's pixels, and {CLASSES} last, its classes")
+    _require(settings.pretrain >= 0, "pretrain", settings.pretrain, "at least 0")
+    if settings.pretrain and not network.pretrains:
+        raise RunError(f"pretrain: the layers of {settings.model} cannot be pre-trained: leave it out")
+    if settings.start and settings.model != "mlp":
+        raise RunError(f"start: {settings.model} does not start from an encoder, mlp does: leave it out")
     _require(0 < settings.init_std < math.inf, "init std", settings.init_std, "greater than 0 and finite")
 
 
@@ -153,6 +168,11 @@ def _check_optimizer(settings: Settings) -> None:
     _require(0 <= settings.momentum < 1, "momentum", settings.momentum, "at least 0 and less than 1")
     _require(0 <= settings.dampening <= 1, "dampening", settings.dampening, "from 0 to 1")
     _require(0 <= settings.weight_decay < math.inf, "weight decay", settings.weight_decay, "at least 0 and finite")
+    _require(0 < settings.gamma <= 1, "gamma", settings.gamma, "greater than 0 and at most 1")
+    _require(settings.step_size >= 1, "step size", settings.step_size, "at least 1")
+    for name in RATES:
+        if name not in OPTIMIZERS[settings.optimizer].heeds and getattr(settings, name):
+            raise RunError(f"{name} {getattr(settings, name)}: {settings.optimizer} has none: leave it out")
     if settings.nesterov and (settings.momentum == 0 or settings.dampening != 0):
         raise RunError("nesterov: needs a momentum greater than 0 and a dampening of 0")
 

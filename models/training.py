@@ -10,7 +10,7 @@ What is learned is the same as eagerly, within the rounding of sums that are add
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -22,9 +22,11 @@ from models.data import Array, Mnist, augmentation, flatten, split
 from models.files import RunError
 from models.losses import LOSSES, Loss
 from models.networks import NETWORKS
+from models.optimizers import SCHEDULES, build_optimizer
 from models.settings import EXAMPLES, Settings
 from tinygrad_scratch.data import DataLoader
-from tinygrad_scratch.optim import SGD, Optimizer
+from tinygrad_scratch.optim import Optimizer
+from tinygrad_scratch.optim.lr_scheduler import LRScheduler
 
 Step = Callable[[Array, Array], tuple[tg.Tensor, tg.Tensor | None]]
 Stop = Callable[[], bool]
@@ -73,7 +75,8 @@ class Partial:
 
 @dataclass
 class Run:
-    """All that changes in training. `order` is where its loader stands, None before the first step.
+    """All that changes in training. `order` is where its loader stands, None before the first step; `pretrained` are the
+    losses of the layers that were pre-trained.
 
     `step` is captured unless the settings' back end is "eager".
     """
@@ -81,7 +84,9 @@ class Run:
     settings: Settings
     model: nn.Module
     optimizer: Optimizer
+    schedule: LRScheduler
     step: Step
+    pretrained: list[float] = field(default_factory=list)
     order: dict[str, Any] | None = None
     history: list[Epoch] = field(default_factory=list)
     partial: Partial = field(default_factory=Partial)
@@ -110,11 +115,12 @@ def new_run(settings: Settings) -> Run:
     """
     model = build_model(settings, np.random.default_rng(_streams(settings.seed)[1]))
     optimizer = build_optimizer(settings, model.parameters())
+    schedule = SCHEDULES[settings.schedule](optimizer, settings)
     step = make_step(model, optimizer, LOSSES[settings.loss], not NETWORKS[settings.model].reconstructs)
     if settings.backend != "eager":
         step = captured(step, settings.backend)
         settings = replace(settings, backend=step.backend)
-    return Run(settings, model, optimizer, step)
+    return Run(settings, model, optimizer, schedule, step)
 
 
 def captured(step: Callable[..., Any], backend: str) -> tg.Captured:
@@ -130,18 +136,6 @@ def captured(step: Callable[..., Any], backend: str) -> tg.Captured:
 def build_model(settings: Settings, rng: np.random.Generator | None = None) -> nn.Module:
     """The network that the settings describe, its weights drawn by `rng`."""
     return NETWORKS[settings.model].build(settings, rng)
-
-
-def build_optimizer(settings: Settings, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """The optimizer that the settings describe."""
-    return SGD(
-        parameters,
-        lr=settings.lr,
-        momentum=settings.momentum,
-        dampening=settings.dampening,
-        weight_decay=settings.weight_decay,
-        nesterov=settings.nesterov,
-    )
 
 
 def prepare(settings: Settings, mnist: Mnist) -> tuple[Examples, Examples]:
@@ -330,6 +324,7 @@ def _close_epoch(run: Run, validation: Measured | None) -> None:
         )
     )
     run.partial = Partial()
+    run.schedule.step()
 
 
 def predict(model: nn.Module, x: Array, chunk: int = 250) -> Array:

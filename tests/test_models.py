@@ -327,7 +327,10 @@ def assert_same_run(one, other) -> None:
     buffers, others = (run.optimizer.state_dict()["state"] for run in (one, other))
     assert buffers.keys() == others.keys()
     for index, buffer in buffers.items():
-        np.testing.assert_array_equal(buffer["momentum_buffer"], others[index]["momentum_buffer"])
+        assert buffer.keys() == others[index].keys()
+        for name, array in buffer.items():
+            np.testing.assert_array_equal(array, others[index][name])
+    assert one.schedule.state_dict() == other.schedule.state_dict()
     assert one.order == other.order
     assert [rng.bit_generator.state for rng in one.generators] == [rng.bit_generator.state for rng in other.generators]
     assert len(one.history) == len(other.history)
