@@ -11,6 +11,10 @@ COMMANDS = {
     "capture": ("capture", "what capturing a step costs and saves: start, memory, an online epoch"),
     "ops": ("ops", "every row of the op table, as a multiple of the bare NumPy function"),
     "graphs": ("graphs", "a chain and a wide graph of a million operations: time, memory, freeing"),
+    "array_api": (
+        "array_api",
+        "the array API standard: which of its functions, and which libraries' functions, work on Tensors",
+    ),
     "import": ("imports", "import time over NumPy's own, and the size of the wheel"),
     "training": ("training", "training MNIST, beside hand-derived NumPy and torch"),
 }

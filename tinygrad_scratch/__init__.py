@@ -9,10 +9,11 @@
 
 from typing import TYPE_CHECKING, Any
 
+from tinygrad_scratch import interchange as _interchange  # noqa: F401  (gives Tensor the array API's attributes)
 from tinygrad_scratch import ops as _ops  # noqa: F401  (fills the table)
 from tinygrad_scratch import record as _record  # noqa: F401  (binds it to Tensor)
 from tinygrad_scratch.anomaly import detect_anomaly
-from tinygrad_scratch.context import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from tinygrad_scratch.context import enable_grad, is_grad_enabled, no_grad, rewriting, set_grad_enabled
 from tinygrad_scratch.registry import OPS, elementwise, general, implements, linear, multilinear
 from tinygrad_scratch.tensor import Tensor, as_tensor
 from tinygrad_scratch.transforms import (
@@ -31,7 +32,7 @@ from tinygrad_scratch.transforms import (
 )
 
 if TYPE_CHECKING:
-    from tinygrad_scratch import data, errors, nn, optim, optimize, random, special, stats, testing, trees
+    from tinygrad_scratch import array_api, data, errors, nn, optim, optimize, random, special, stats, testing, trees
     from tinygrad_scratch.capture import Captured, capture
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ __all__ = [
     "OPS",
     "Captured",
     "Tensor",
+    "array_api",
     "as_tensor",
     "capture",
     "checkpoint",
@@ -65,6 +67,7 @@ __all__ = [
     "optim",
     "optimize",
     "random",
+    "rewriting",
     "set_grad_enabled",
     "special",
     "stats",
@@ -76,7 +79,7 @@ __all__ = [
 ]
 
 
-_LATE = frozenset("capture data errors nn optim optimize random special stats testing trees".split())
+_LATE = frozenset("array_api capture data errors nn optim optimize random special stats testing trees".split())
 """What is imported when it is first used."""
 
 

@@ -75,6 +75,7 @@ def pull(
         op, parents, values, options = tensor._node  # type: ignore[misc]
         y: Any = tensor._data
         if lift:
+            parents = tuple([p if p is None or p._rank <= rank else version_at(p, rank) for p in parents])
             y, values = tensor, tuple([v if p is None else p for p, v in zip(parents, values, strict=True)])
         rules = op.rules
         contribution = rules[0](g, y, *values, **options) if op.variadic else None
@@ -83,7 +84,10 @@ def pull(
                 continue
             above = parent._rank
             if above > rank:
-                refuse_changed(op, i, parents, (_raw(g), tensor._data, *map(_raw, values)), options)
+                if parent._node is None:
+                    refuse_changed(op, i, parents, (_raw(g), tensor._data, *map(_raw, values)), options)
+                parent = version_at(parent, rank)
+                above = parent._rank
             if not parent.requires_grad:
                 continue
             if contribution is not None:
@@ -110,6 +114,13 @@ def pull(
                 waiting[above] = (parent, part)
                 heappush(ranks, -above)
     return leaves
+
+
+def version_at(x: "Tensor", rank: int) -> "Tensor":
+    """What `x` was when a Tensor of this rank was made of it: a name that was given new values keeps each as a parent."""
+    while x._node is not None and x._rank > rank:
+        x = x._node[1][0]  # type: ignore[assignment]
+    return x
 
 
 def own(parts: Sequence[Any], seen: Sequence[Any]) -> list[Array]:

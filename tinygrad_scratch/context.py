@@ -33,6 +33,7 @@ class Listener(Protocol):
 class _State(threading.local):
     mode: "bool | Listener" = True
     transforms: int = 0
+    rewriting: bool = False
 
 
 state = _State()
@@ -153,6 +154,30 @@ class enable_grad(set_grad_enabled):  # noqa: N801
 
     def __init__(self) -> None:
         super().__init__(True)
+
+
+class rewriting:  # noqa: N801
+    """Context manager, for this thread: ``x += v`` and ``x[i] = v`` on a Tensor with a graph give the name a new value.
+
+    For code that was written for arrays, array API code say. What used the Tensor before keeps the value that it used;
+    views of it do not follow, where NumPy's would. Leaves that require gradients still refuse.
+
+    >>> import numpy as np, tinygrad_scratch as tg
+    >>> def clipped(x):
+    ...     y = x * 2.0
+    ...     y[y > 3.0] = 3.0
+    ...     y += x
+    ...     return np.sum(y)
+    >>> with rewriting():
+    ...     tg.grad(clipped)(np.array([1.0, 2.0]))
+    array([3., 1.])
+    """
+
+    def __enter__(self) -> None:
+        self.before, state.rewriting = state.rewriting, True
+
+    def __exit__(self, *_: Any) -> None:
+        state.rewriting = self.before
 
 
 class listening:  # noqa: N801

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_scratch.backward import project, pull, refuse_changed
+from tinygrad_scratch.backward import project, pull, refuse_changed, version_at
 from tinygrad_scratch.context import enable_grad, is_grad_enabled, set_grad_enabled
 from tinygrad_scratch.registry import Op
 from tinygrad_scratch.tensor import Tensor
@@ -40,7 +40,8 @@ def push(outputs: list[Tensor], seeds: dict[int, Any], lift: bool, step: Tangent
     """
     known = dict(seeds)
     for tensor in _dependents(outputs, known):
-        op, parents, values, options = tensor._node  # type: ignore[misc]
+        op, _, values, options = tensor._node  # type: ignore[misc]
+        parents = _parents(tensor)
         for i, parent in enumerate(parents):
             if parent is not None and parent._rank > tensor._rank:  # it was changed in place since
                 raw = [getattr(v, "_data", v) for v in values]
@@ -56,6 +57,11 @@ def push(outputs: list[Tensor], seeds: dict[int, Any], lift: bool, step: Tangent
     return [known.get(id(x)) for x in outputs]
 
 
+def _parents(tensor: Tensor) -> tuple[Tensor | None, ...]:
+    """What a Tensor was made of, as it was then."""
+    return tuple([p if p is None else version_at(p, tensor._rank) for p in tensor._node[1]])  # type: ignore[index]
+
+
 def _dependents(outputs: Iterable[Tensor], seeds: dict[int, Any]) -> list[Tensor]:
     """The Tensors between the seeds and `outputs` that depend on a seed, each after what it was made from."""
     seen: dict[int, Tensor] = {}
@@ -64,11 +70,11 @@ def _dependents(outputs: Iterable[Tensor], seeds: dict[int, Any]) -> list[Tensor
         tensor = waiting.pop()
         if id(tensor) not in seen and id(tensor) not in seeds:
             seen[id(tensor)] = tensor
-            waiting += [p for p in tensor._node[1] if p is not None and p._node is not None]  # type: ignore[index]
+            waiting += [p for p in _parents(tensor) if p is not None and p._node is not None]
     found: list[Tensor] = []
     moved = set(seeds)
     for tensor in sorted(seen.values(), key=lambda x: x._rank):
-        if any(id(p) in moved for p in tensor._node[1]):  # type: ignore[index]
+        if any(id(p) in moved for p in _parents(tensor)):
             moved.add(id(tensor))
             found.append(tensor)
     return found

@@ -11,7 +11,7 @@ import numpy as np
 
 from tinygrad_scratch import registry
 from tinygrad_scratch._typing import Array
-from tinygrad_scratch.context import state
+from tinygrad_scratch.context import is_grad_enabled, state
 from tinygrad_scratch.errors import describe, explain
 from tinygrad_scratch.ops import composed, indexing
 from tinygrad_scratch.registry import OPS, Op
@@ -209,11 +209,45 @@ class At:
         return x + indexing.scatter(as_tensor(spread), *arrays, index=static, shape=x.shape)  # type: ignore[no-any-return]
 
 
+def _rewritten(x: Tensor, value: Any) -> bool:
+    """Whether a change of `x` makes a new value under the old name: asked for, and there is a graph to keep."""
+    if not state.rewriting or not is_grad_enabled():
+        return False
+    return x._node is not None or (not x.requires_grad and isinstance(value, Tensor) and value.requires_grad)
+
+
+def _rewrite(x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Give `x` what `change` makes of it. The value until now lives on as a parent, which backward finds by its rank."""
+    old: Tensor = _new(Tensor)
+    old._data, old._node, old._rank, old.requires_grad, old.grad = x._data, x._node, x._rank, x.requires_grad, None
+    new = change(old)
+    if new.shape != x.shape:
+        raise ValueError(f"a Tensor of shape {x.shape} cannot hold the result of shape {new.shape}")
+    new = new if new.dtype == x.dtype else new.astype(x.dtype)
+    if new._node is None or new._node[1][0] is not old:  # the earlier value must be its first parent, to be found
+        new = At(old).set(new)
+    x._data, x._node, x._rank, x.requires_grad = new._data, new._node, new._rank, new.requires_grad
+    return x
+
+
+def _setitem(self: Tensor, index: Any, value: Any) -> None:
+    """``x[i] = v`` on a leaf, where it lies."""
+    if _rewritten(self, value):
+        _rewrite(self, lambda old: At(old, index).set(value))
+        return
+    target = writable(self, value, "x[i] = v", "x = x.at[i].set(v)")
+    raw = tuple([getattr(i, "_data", i) for i in index]) if isinstance(index, tuple) else getattr(index, "_data", index)
+    target[raw] = getattr(value, "_data", value)
+    self._rank = next_rank()
+
+
 def _in_place(op: Op, sign: str) -> Callable[[Tensor, Any], Tensor]:
     """``x -= v`` on a leaf: the array is changed where it lies, and a graph that used it will notice."""
     fn = op.fn
 
     def change(self: Tensor, other: Any) -> Tensor:
+        if _rewritten(self, other):
+            return _rewrite(self, lambda old: op.apply(old, other))
         target = writable(self, other, f"x {sign}= v", f"x = x {sign} v")
         value = other._data if isinstance(other, Tensor) else other
         fn(target, value, out=target, casting="same_kind")
@@ -316,6 +350,7 @@ def _bind_tensor() -> None:
     set_method("__abs__", OPS["absolute"].apply)
     set_method("__invert__", OPS["invert"].apply)
     set_method("__getitem__", _getitem)
+    set_method("__setitem__", _setitem)
     for name in _UNARY:
         set_method(name, _method(OPS[name]))
     for name in _COMPOSED:

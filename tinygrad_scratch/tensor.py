@@ -232,11 +232,6 @@ class Tensor:
 
     # -- changing it -----------------------------------------------------------------------------------------------
 
-    def __setitem__(self, index: Any, value: Any) -> None:
-        target = writable(self, value, "x[i] = v", "x = x.at[i].set(v)")
-        target[_raw(index)] = _raw(value)
-        self._rank = next_rank()
-
     def astype(self, dtype: Any) -> "Tensor":
         """The values in another dtype; its gradient comes back in this one."""
         return np.astype(self, dtype)  # type: ignore[call-overload,no-any-return]
@@ -276,6 +271,7 @@ class Tensor:
         def __lt__(self, other: Any) -> "Tensor": ...
         def __le__(self, other: Any) -> "Tensor": ...
         def __getitem__(self, index: Any) -> "Tensor": ...
+        def __setitem__(self, index: Any, value: Any) -> None: ...
         def __iadd__(self, other: Any) -> "Tensor": ...
         def __isub__(self, other: Any) -> "Tensor": ...
         def __imul__(self, other: Any) -> "Tensor": ...
@@ -362,12 +358,6 @@ def value_of(tensor: Tensor, what: str) -> Array:
         if reading is not None:
             reading(tensor._data, what)
     return tensor._data
-
-
-def _raw(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return tuple(map(_raw, value))
-    return value._data if isinstance(value, Tensor) else value
 
 
 def _real(array: Array) -> Array:

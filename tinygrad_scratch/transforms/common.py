@@ -58,7 +58,9 @@ def run(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], ar
     nested = is_grad_enabled() and (state.transforms > 0 or any(map(_asks, trees)))
     with enable_grad(), _inside():
         variables = [_variable(x) for x in given]
-        fresh = iter(variables)
+        fresh = iter(
+            [x * 1 if state.rewriting else x for x in variables]
+        )  # a name that the function may give new values
         replaced = {n: rebuild(args[n], fresh) for n in numbers}
         output = f(*(replaced.get(n, a) for n, a in enumerate(args)), **kwargs)
     return Run(trees, variables, output, nested, nested or any(isinstance(x, Tensor) for x in given))
