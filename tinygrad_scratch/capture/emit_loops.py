@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "matmul": "*"}
 _COMPARE = {"greater": ">", "greater_equal": ">=", "less": "<", "less_equal": "<=", "equal": "==", "not_equal": "!="}
-_MATH = "log log1p expm1 sqrt sin cos tan tanh sinh cosh exp log2 log10".split()
+_MATH = "log log1p expm1 sqrt sin cos tan tanh sinh cosh exp log2 log10 erf".split()
 _WHOLE = "floor ceil trunc rint".split()
 _CALLS = {
     **{name: f"math.{name}({{0}})" for name in _MATH},

@@ -1,5 +1,6 @@
 """The NumPy back end: a plan written as straight-line, readable NumPy, one line a row, every answer into its own buffer."""
 
+import inspect
 import re
 from typing import Any
 
@@ -198,6 +199,11 @@ class Writer:
     def _einsum(self, instr: Instr, out: str, args: list[str]) -> list[str]:
         way = f", optimize={instr.options['optimize']!r}" if instr.options.get("optimize") else ""
         return [f"{self.use('einsum')}({instr.options['subscripts']!r}, {', '.join(args)}, out={out}{way})"]
+
+    def _erf(self, instr: Instr, out: str, args: list[str]) -> list[str]:
+        self.helpers.add("erf")
+        HELPERS["erf"] = re.sub(r": Any\b| -> Any\b", "", inspect.getsource(instr.op.fn))
+        return [f"{out}[...] = _erf({args[0]})"]
 
     def _zeros_like(self, instr: Instr, out: str, args: list[str]) -> list[str]:
         return [f"{out}[...] = 0"]

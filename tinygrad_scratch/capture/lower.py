@@ -22,7 +22,7 @@ SCALAR = frozenset(
     "maximum minimum where clip sign greater greater_equal less less_equal equal not_equal logical_and logical_or logical_xor "
     "logical_not isnan isfinite isinf astype arcsin arccos arctan arctan2 sinh cosh arcsinh arccosh arctanh floor ceil hypot "
     "zeros_like ones_like copy spread gather log2 log10 exp2 trunc rint cbrt floor_divide remainder bitwise_and bitwise_or "
-    "bitwise_xor invert".split()
+    "bitwise_xor invert erf".split()
 )
 REDUCTIONS = frozenset({"sum", "max", "min", "prod", "any", "all"})
 

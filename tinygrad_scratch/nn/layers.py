@@ -1,13 +1,15 @@
-"""Layers: Linear, and the activations as modules. Names, arguments and layouts are torch's."""
+"""Layers: Linear, Embedding, Dropout, and the activations as modules. Names, arguments and layouts are torch's."""
 
 from math import prod, sqrt
 from typing import Any
 
 import numpy as np
 
+from tinygrad_scratch.errors import describe
+from tinygrad_scratch.nn import functional
 from tinygrad_scratch.nn.module import Module, Parameter
 from tinygrad_scratch.ops.elementwise import tanh
-from tinygrad_scratch.ops.fused import leaky_relu, log_softmax, prelu, relu, sigmoid, softmax, softplus
+from tinygrad_scratch.ops.fused import check_labels, leaky_relu, log_softmax, prelu, relu, sigmoid, softmax, softplus
 from tinygrad_scratch.ops.linalg import affine, matmul
 from tinygrad_scratch.ops.shaping import reshape, transpose
 from tinygrad_scratch.random import uniform
@@ -54,6 +56,59 @@ class Linear(Module):
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class Embedding(Module):
+    """A vector for each index: y = weight[x], for integers x of any shape and y (*x.shape, embedding_dim).
+
+    padding_idx: the index whose vector starts at 0 and is never learned. rng: a numpy Generator or a seed.
+
+    Attribute: weight (num_embeddings, embedding_dim), drawn from N(0, 1). IndexError for an index that is negative or not
+    below num_embeddings, TypeError for one that is no integer.
+
+    >>> Embedding(10, 3, rng=0)(np.array([[1, 2, 4], [4, 3, 9]])).shape
+    (2, 3, 3)
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        *,
+        dtype: Any = np.float32,
+        rng: Rng = None,
+    ):
+        if num_embeddings < 1 or embedding_dim < 1:
+            raise ValueError(
+                f"Embedding({num_embeddings}, {embedding_dim}): it needs at least one vector and one number in each"
+            )
+        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
+            raise ValueError(f"padding_idx is {padding_idx}, but there are {num_embeddings} indices")
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
+        vectors = np.random.default_rng(rng).normal(size=(num_embeddings, embedding_dim))
+        if padding_idx is not None:
+            vectors[padding_idx] = 0
+        self.weight = Parameter(vectors, dtype)
+
+    def forward(self, x: Any) -> Any:
+        x = x if hasattr(x, "dtype") else np.asarray(x)
+        try:
+            x = check_labels.apply(x, classes=self.num_embeddings)
+        except (IndexError, TypeError) as error:
+            raise type(error)(
+                f"{describe(x)} are no indices of {self.num_embeddings} embeddings, integers from 0 to "
+                f"{self.num_embeddings - 1}: {error}"
+            ) from None
+        y = self.weight[x]
+        if self.padding_idx is None:
+            return y
+        return np.where(np.not_equal(x, self.padding_idx)[..., None], y, y.detach())
+
+    def extra_repr(self) -> str:
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
 
 
 class Identity(Module):
@@ -132,6 +187,43 @@ class PReLU(Module):
 
     def extra_repr(self) -> str:
         return f"num_parameters={self.num_parameters}"
+
+
+class ELU(Module):
+    """y = x where x > 0, alpha (exp(x) - 1) elsewhere (Clevert et al. 2016)."""
+
+    def __init__(self, alpha: float = 1.0):
+        self.alpha = alpha
+
+    def forward(self, x: Any) -> Any:
+        return functional.elu(x, self.alpha)
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}"
+
+
+class GELU(Module):
+    """y = x Phi(x), Phi the standard normal distribution (Hendrycks and Gimpel 2016); see ``nn.functional.gelu``.
+
+    approximate: "none", or "tanh" for the approximation by it. ValueError for another word.
+    """
+
+    def __init__(self, approximate: str = "none"):
+        functional.gelu(np.zeros(1), approximate)
+        self.approximate = approximate
+
+    def forward(self, x: Any) -> Any:
+        return functional.gelu(x, self.approximate)
+
+    def extra_repr(self) -> str:
+        return f"approximate={self.approximate!r}"
+
+
+class SiLU(Module):
+    """y = x sigmoid(x), also called swish."""
+
+    def forward(self, x: Any) -> Any:
+        return functional.silu(x)
 
 
 class Sigmoid(Module):

@@ -1,4 +1,4 @@
-"""Module: what has parameters, and parts that have parameters; and Sequential, parts one after the other.
+"""Module: what has parameters, and parts that have parameters.
 
 A module keeps its parameters, buffers and parts as ordinary attributes, and its ``__dict__`` is the register: nothing
 is stored twice, reading ``self.weight`` costs no more than any attribute, and ``super().__init__()`` may be left out.
@@ -64,10 +64,15 @@ class Module:
     _persistent: Mapping[str, bool] = {}
     """The names of its buffers, and whether each is part of the state dict."""
 
+    _hooks: Mapping["Hook", str] = {}
+    """What is called around ``forward``: each hook, and whether it is for "before" or "after"."""
+
     forward: Callable[..., Any] = _no_forward
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         try:
+            if self._hooks:
+                return self._hooked(inputs, options)
             return self.forward(*inputs, **options)
         except Exception as error:
             _locate(error, self)
@@ -122,7 +127,8 @@ class Module:
     def named_modules(self, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, "Module"]]:
         """(path, module) of itself, then of its parts and theirs, in the order of assignment.
 
-        >>> [path for path, _ in Sequential(Sequential(Module())).named_modules()]
+        >>> from tinygrad_scratch import nn
+        >>> [path for path, _ in nn.Sequential(nn.Sequential(Module())).named_modules()]
         ['', '0', '0.0']
         """
         return _walk(self, prefix, set() if remove_duplicate else None)
@@ -150,6 +156,42 @@ class Module:
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
         """Its buffers and, with recurse, those of its parts, each once."""
         return (buffer for _, buffer in self.named_buffers(recurse=recurse))
+
+    # -- what is called around it ----------------------------------------------------------------------------------
+
+    def register_forward_pre_hook(self, hook: Callable[..., Any]) -> "Hook":
+        """Call ``hook(module, inputs)`` before each ``forward``; what it returns, if not None, are the inputs to take.
+
+        inputs: a tuple; returned, also a single one. The answer's ``remove()`` takes the hook away.
+        """
+        return Hook(self, hook, "before")
+
+    def register_forward_hook(self, hook: Callable[..., Any]) -> "Hook":
+        """Call ``hook(module, inputs, output)`` after each ``forward``; what it returns, if not None, is the output to take.
+
+        The answer's ``remove()`` takes the hook away. A captured step is recorded anew after that, and after this; the hook
+        itself runs while it is recorded, and what it does to Tensors is part of the step.
+
+        >>> from tinygrad_scratch import nn
+        >>> layer = nn.ReLU()
+        >>> with layer.register_forward_hook(lambda module, inputs, output: output + 1):
+        ...     y = layer(np.array([-1.0, 2.0]))
+        >>> y.tolist(), layer(np.array([-1.0, 2.0])).tolist()
+        ([1.0, 3.0], [0.0, 2.0])
+        """
+        return Hook(self, hook, "after")
+
+    def _hooked(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """``forward`` with what is to be called before and after it."""
+        for hook in [h for h, when in self._hooks.items() if when == "before"]:
+            changed = hook.function(self, inputs)
+            if changed is not None:
+                inputs = changed if isinstance(changed, tuple) else (changed,)
+        output = self.forward(*inputs, **options)
+        for hook in [h for h, when in self._hooks.items() if when == "after"]:
+            changed = hook.function(self, inputs, output)
+            output = output if changed is None else changed
+        return output
 
     # -- its state -------------------------------------------------------------------------------------------------
 
@@ -243,43 +285,26 @@ class Module:
         return f"{type(self).__name__}(" + "".join(f"\n  {line}" for line in lines if line) + "\n)"
 
 
-class Sequential(Module):
-    """Modules, each fed what the one before it answers. Their names are "0", "1", ..., or the keys of a dict of them.
+class Hook:
+    """A function that a module calls, until ``remove()`` or the end of a ``with`` block."""
 
-    >>> from tinygrad_scratch import nn
-    >>> model = nn.Sequential(nn.Linear(4, 3, rng=0), nn.ReLU(), nn.Linear(3, 2, rng=1))
-    >>> model
-    Sequential(
-      (0): Linear(in_features=4, out_features=3, bias=True)
-      (1): ReLU()
-      (2): Linear(in_features=3, out_features=2, bias=True)
-    )
-    >>> len(model), model[-1].weight.shape, model[:2](np.zeros((5, 4))).shape
-    (3, (2, 3), (5, 3))
-    """
+    def __init__(self, module: Module, function: Callable[..., Any], when: str):
+        if not callable(function):
+            raise TypeError(f"a hook is a function, not {describe(function)}")
+        self.module, self.function = module, function
+        module._hooks = {**module._hooks, self: when}
+        settings.part_replaced()
 
-    def __init__(self, *modules: Any):
-        if len(modules) == 1 and isinstance(modules[0], Mapping):
-            named = dict(modules[0])
-        else:
-            named = {str(i): module for i, module in enumerate(modules)}
-        for name, module in named.items():
-            self.add_module(name, module)
+    def remove(self) -> None:
+        """Take the hook away; a second time does nothing."""
+        self.module._hooks = {hook: when for hook, when in self.module._hooks.items() if hook is not self}
+        settings.part_replaced()
 
-    def forward(self, x: Any) -> Any:
-        for module in self:
-            x = module(x)
-        return x
+    def __enter__(self) -> "Hook":
+        return self
 
-    def __iter__(self) -> Iterator[Module]:
-        return iter([value for value in self.__dict__.values() if isinstance(value, Module)])
-
-    def __len__(self) -> int:
-        return len([*iter(self)])
-
-    def __getitem__(self, index: int | slice) -> Any:
-        modules = [*iter(self)][index]
-        return Sequential(*modules) if isinstance(modules, list) else modules
+    def __exit__(self, *error: Any) -> None:
+        self.remove()
 
 
 def _walk(module: Module, path: str, seen: set[int] | None) -> Iterator[tuple[str, Module]]:

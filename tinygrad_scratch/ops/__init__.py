@@ -5,6 +5,7 @@ from importlib import import_module  # noqa: I001  (reading order below)
 from tinygrad_scratch import registry
 from tinygrad_scratch.ops import (  # noqa: F401  (imported for their rows, in reading order)
     elementwise,
+    special,
     shaping,
     reductions,
     indexing,
