@@ -4,24 +4,22 @@ Shapes must agree exactly, because a loss that broadcasts (n, 1) against (n,) is
 """
 
 from collections.abc import Callable
-from math import pi, sqrt
 from typing import Any
 
 import numpy as np
 
 from tinygrad_scratch.errors import describe
+from tinygrad_scratch.nn.activations import elu, gelu, silu  # noqa: F401  (part of its names)
 from tinygrad_scratch.nn.convolution import avg_pool2d, conv2d, max_pool2d  # noqa: F401  (part of its names)
 from tinygrad_scratch.ops.elementwise import square, subtract
 from tinygrad_scratch.ops.fused import (
     bce_with_logits,
     cross_entropy_labels,
     cross_entropy_probabilities,
-    sigmoid,
     squared_error,
 )
 from tinygrad_scratch.ops.reductions import mean, sum_
 from tinygrad_scratch.ops.shaping import moveaxis
-from tinygrad_scratch.ops.special import erf
 from tinygrad_scratch.tensor import Tensor
 
 Reduce = Callable[[Any], Any]
@@ -93,31 +91,6 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
         return reduce(square.apply(subtract.apply(input, target)))
     total = squared_error.apply(input, target)
     return total if reduction == "sum" else total / input.size
-
-
-def elu(x: Any, alpha: float = 1.0) -> Any:
-    """x where x > 0, alpha (exp(x) - 1) elsewhere; the derivative at 0 is alpha."""
-    x = _array(x)
-    return np.where(np.greater(x, 0), x, alpha * np.expm1(np.clip(x, None, 0)))
-
-
-def gelu(x: Any, approximate: str = "none") -> Any:
-    """x Phi(x) = x (1 + erf(x / sqrt(2))) / 2; with "tanh", x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x**3))) / 2.
-
-    >>> gelu(np.array([-1.0, 0.0, 1.0])).round(4).tolist()
-    [-0.1587, 0.0, 0.8413]
-    """
-    x = _array(x)
-    if approximate == "none":
-        return x * (erf(x * sqrt(0.5)) + 1) * 0.5
-    if approximate != "tanh":
-        raise ValueError(f"approximate is {approximate!r}: it must be 'none' or 'tanh'")
-    return x * (np.tanh((x * x * 0.044715 + 1) * x * sqrt(2 / pi)) + 1) * 0.5
-
-
-def silu(x: Any) -> Any:
-    """x sigmoid(x)."""
-    return x * sigmoid(x)
 
 
 def reduction_named(name: str) -> Reduce:

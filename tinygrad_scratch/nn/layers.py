@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_scratch.errors import describe
-from tinygrad_scratch.nn import functional
+from tinygrad_scratch.nn.activations import elu, gelu, silu
 from tinygrad_scratch.nn.module import Module, Parameter
 from tinygrad_scratch.ops.elementwise import tanh
 from tinygrad_scratch.ops.fused import check_labels, leaky_relu, log_softmax, prelu, relu, sigmoid, softmax, softplus
@@ -196,7 +196,7 @@ class ELU(Module):
         self.alpha = alpha
 
     def forward(self, x: Any) -> Any:
-        return functional.elu(x, self.alpha)
+        return elu(x, self.alpha)
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}"
@@ -209,11 +209,11 @@ class GELU(Module):
     """
 
     def __init__(self, approximate: str = "none"):
-        functional.gelu(np.zeros(1), approximate)
+        gelu(np.zeros(1), approximate)
         self.approximate = approximate
 
     def forward(self, x: Any) -> Any:
-        return functional.gelu(x, self.approximate)
+        return gelu(x, self.approximate)
 
     def extra_repr(self) -> str:
         return f"approximate={self.approximate!r}"
@@ -223,7 +223,7 @@ class SiLU(Module):
     """y = x sigmoid(x), also called swish."""
 
     def forward(self, x: Any) -> Any:
-        return functional.silu(x)
+        return silu(x)
 
 
 class Sigmoid(Module):
