@@ -25,6 +25,10 @@ TITLES = {
 }
 
 
+_LOADED_LATE = ("char.", "strings.", "polynomial.")
+"""Modules of functions that can be overridden only once somebody has imported them (SciPy does): text, and one helper."""
+
+
 class Entry(NamedTuple):
     """One of NumPy's names: `answer` is a key of TITLES, `how` says by what, or why not."""
 
@@ -39,7 +43,8 @@ def functions() -> dict[str, Callable[..., Any]]:
 
     found: list[Any] = [*get_overridable_numpy_array_functions(), *get_overridable_numpy_ufuncs()]
     found += [function for function in vars(np.fft).values() if hasattr(function, "_implementation")]
-    named = {refusals.qualified(function): function for function in found}
+    named = {f.__name__ if isinstance(f, np.ufunc) else refusals.qualified(f): f for f in found}
+    named = {name: f for name, f in named.items() if not name.startswith(_LOADED_LATE)}
     public = {name: getattr(np, name, function) for name, function in named.items()}  # np.eye, not its twin for like=
     return dict(sorted(public.items(), key=lambda pair: pair[0].lower()))
 
