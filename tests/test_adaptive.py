@@ -182,7 +182,7 @@ class Listening:
     def record(self, op: Any, values: Any, options: Any, answer: Any, *_: Any) -> Any:
         return answer
 
-    def hyper(self, look_up: Any) -> dict[str, Any]:
+    def hyper(self, look_up: Any, options: dict[str, Any]) -> dict[str, Any]:
         return {k: v if isinstance(v, bool) else tg.Tensor(np.float64(v)) for k, v in look_up().items()}
 
 

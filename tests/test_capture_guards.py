@@ -9,6 +9,7 @@ import pytest
 
 import tinygrad_scratch as tg
 import tinygrad_scratch.nn as nn
+from tinygrad_scratch.capture.replay import MISS
 from tinygrad_scratch.errors import CaptureError
 from tinygrad_scratch.optim import SGD
 
@@ -307,3 +308,54 @@ def test_a_broken_cache_is_made_anew(tmp_path, monkeypatch):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert run() == right
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+class TestQuickWay:
+    """A replay goes the quick way; whatever changed since sends it the careful way, with the right numbers."""
+
+    def made(self, backend):
+        model = tg.nn.Linear(3, 2, dtype=np.float64, rng=0)
+        optimizer = tg.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
+
+        def step(x):
+            loss = np.sum(model(x) ** 2)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return model, optimizer, tg.capture(step, backend=backend), step
+
+    def test_what_misses(self, backend):
+        x = np.ones((4, 3))
+        model, optimizer, captured, _ = self.made(backend)
+        for _ in range(4):
+            captured(x)
+        replay = captured.plan.replay
+        assert replay(x) is not MISS
+        for other in [(), (x, x), (x[:3],), (x.astype(np.float32),), (tg.Tensor(x),)]:
+            assert replay(*other) is MISS
+        with tg.no_grad():
+            assert replay(x) is MISS
+        model.weight.data = model.weight.data.copy(order="K")
+        assert captured.plan.replay(x) is MISS
+        calls = captured.plan.calls
+        captured(x)
+        assert captured.plan.replay(x) is not MISS
+        assert captured.plan.calls == calls + 2
+        optimizer.param_groups[0]["lr"] = 0.2  # looked up on the way
+        assert captured.plan.replay(x) is not MISS
+        optimizer.param_groups[0]["nesterov"] = True  # another step
+        assert captured.plan.replay(x) is MISS
+
+    def test_a_rate_that_is_an_array_and_changes_in_place(self, backend):
+        x, rates = np.ones((4, 3)), [np.array(0.01), np.array(0.01)]
+        runs = self.made(backend), self.made(backend)
+        for (_, optimizer, *_), rate in zip(runs, rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate
+        for n in range(6):
+            for rate in rates:
+                rate[...] = 0.01 * (n + 1)
+            first, second = runs[0][2](x), runs[1][3](x)
+            np.testing.assert_allclose(first.numpy(), second.numpy(), rtol=1e-12)

@@ -379,7 +379,7 @@ class Listening:
         self.seen.append((op.__name__, "out" in options))
         return answer
 
-    def hyper(self, look_up: Any) -> dict[str, tg.Tensor]:
+    def hyper(self, look_up: Any, options: dict[str, Any]) -> dict[str, tg.Tensor]:
         self.look_ups.append(look_up)
         return {name: tg.Tensor(np.float64(number)) for name, number in look_up().items()}
 

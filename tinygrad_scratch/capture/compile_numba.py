@@ -69,8 +69,15 @@ class Compiled:
             )
             code = self.step(self.table, *arrays)
         if code:
-            refuse(code)
+            self.refuse(code)
         return [r.copy() if isinstance(r, np.ndarray) else _shown(arrays[r[0]], r[1]) for r in self.results]
+
+    @staticmethod
+    def refuse(code: int) -> None:
+        """Raise what a step answered instead of 0."""
+        if code > 0:
+            raise IndexError(f"a label is out of bounds: there are {code} classes, 0 to {code - 1}")
+        raise IndexError("an index is out of bounds for the array that it indexes")
 
 
 def _compile(plan: Any) -> Compiled:
@@ -116,13 +123,6 @@ def _places(plan: Any, memory: Memory) -> dict[int, int]:
         outside.append((number, var))
         places[id(var)] = number
     return places
-
-
-def refuse(code: int) -> None:
-    """Raise what a compiled step answered instead of 0."""
-    if code > 0:
-        raise IndexError(f"a label is out of bounds: there are {code} classes, 0 to {code - 1}")
-    raise IndexError("an index is out of bounds for the array that it indexes")
 
 
 def _in_slab(var: Var, slab: Any) -> Any:

@@ -73,9 +73,7 @@ def run_many(plan: Any, data: list[Array], order: Array, batch_size: int, first:
         code = run(function, (compiled.table, first, last, order, *staging, *flat, *(r.reshape(-1) for r in results)))
         plan.finish(last - first)
         if code:
-            from tinygrad_scratch.capture.compile_numba import refuse
-
-            refuse(code)
+            compiled.refuse(code)
     joined = [r if r.ndim == 1 else r.reshape(r.shape[0] * r.shape[1], *r.shape[2:]) for r in results]
     return _tree(plan, joined)
 

@@ -15,8 +15,9 @@ from tinygrad_scratch.capture.emit_numpy import is_view, write
 from tinygrad_scratch.capture.memory import Memory, lay_out, of_instrs
 from tinygrad_scratch.capture.names import give_names
 from tinygrad_scratch.capture.record import Recording, settle_gradients
+from tinygrad_scratch.capture.replay import MISS, ONE, write_replay
 from tinygrad_scratch.capture.rewrite import PATTERNS, rewrite, share_common
-from tinygrad_scratch.capture.trace import Instr, Trace, Var
+from tinygrad_scratch.capture.trace import Instr, Numbers, Trace, Var
 from tinygrad_scratch.tensor import Tensor, next_rank, wrap
 from tinygrad_scratch.trees import leaves, rebuild
 
@@ -29,7 +30,7 @@ class Plan:
     inputs: list[Var]
     outputs: list[Var]
     state: list[Var]
-    hypers: list[tuple[Var, Callable[[], dict[str, float]], str]]
+    numbers: list[Numbers]
     memory: Memory
     fired: dict[str, int]
     tree: Any  # of the result
@@ -46,10 +47,10 @@ class Plan:
     _run: Callable[..., tuple[Array, ...]] | None = None
     _lock: Any = field(default_factory=threading.Lock)
     _bound: list[tuple[Tensor, Array]] = field(default_factory=list)
-    _numbers: list[tuple[Callable[[], dict[str, float]], dict[str, float], list[tuple[Var, str]]]] = field(
-        default_factory=list
+    expected: tuple[Any, ...] | None = (
+        None  # type, shape and dtype of each argument, if all are arrays or plain Tensors
     )
-    _expected: tuple[Any, ...] | None = None
+    replay: Callable[..., Any] = lambda *_: MISS  # the quick way
     _mode: bool = True
     _cleared: list[Tensor] = field(default_factory=list)  # which had no gradient before the calls that were recorded
     leaves: list[Tensor] = field(default_factory=list)
@@ -58,27 +59,11 @@ class Plan:
 
     # -- running ---------------------------------------------------------------------------------------------------
 
-    def fits(self, args: tuple[Any, ...], mode: bool) -> bool:
-        """Whether these positional arguments are what was recorded. Cheap; False sends the call to the careful way."""
-        if self._expected is None or len(args) != len(self._expected) or mode is not self._mode:
-            return False
-        for a, (kind, shape, dtype) in zip(args, self._expected):
-            if (
-                type(a) is not kind
-                or a.shape != shape
-                or a.dtype is not dtype
-                or (kind is not np.ndarray and a.requires_grad)
-            ):
-                return False
-        return True
-
     def current(self) -> bool:
         """Whether what shapes the step (which options are on), and how the state lies, are as recorded."""
-        numbers = all(_flags(look_up()) == _flags(last) for look_up, last, _ in self._numbers)
-        fresh = all(tensor.grad is None for tensor in self._cleared)
         return (
-            numbers
-            and fresh
+            all(numbers.same_step() for numbers in self.numbers)
+            and all(tensor.grad is None for tensor in self._cleared)
             and all(tensor._data is array or _layout(tensor._data) == _layout(array) for tensor, array in self._bound)
         )
 
@@ -89,10 +74,11 @@ class Plan:
         self._forgotten = [t for key, t in others.items() if self.fates.get(key) == "forgotten"]
         known = [t for t in self._cleared if id(t) in own]
         self._cleared = [*known, *(t for key, t in others.items() if key not in self.fates)]
+        self._write_replay()
 
-    def run(self, args: tuple[Any, ...], quick: bool = False) -> Any:
-        """Replay. One thread at a time: the buffers are shared by all calls. quick: the arguments are what `fits` accepts."""
-        arrays = [a._data if isinstance(a, Tensor) else a for a in args] if quick else _arrays(args)
+    def run(self, args: tuple[Any, ...]) -> Any:
+        """Replay, the careful way. One thread at a time: the buffers are shared by all calls."""
+        arrays = _arrays(args)
         with self._lock:
             self.prepare()
             run: Any = self._run
@@ -123,10 +109,24 @@ class Plan:
                 raise Stale
         for tensor in self._forgotten:
             tensor.grad = None
-        for look_up, last, variables in self._numbers:
-            numbers = look_up()
-            if numbers != last:
-                self._refresh(numbers, last, variables)
+        if not self.renew():
+            raise Stale
+
+    def renew(self) -> bool:
+        """Look up the numbers, for they may have changed. False if other ones than before shape the step."""
+        for numbers in self.numbers:
+            values = numbers.look_up()
+            if values != numbers.values:
+                if not numbers.same_step():
+                    return False
+                for name, var in numbers.variables.items():
+                    var.array[...] = values[name]
+                numbers.values = values
+                for instr in self.prologue:
+                    given = (x.array if isinstance(x, Var) else x for x in instr.inputs)
+                    instr.out.array[...] = instr.op.fn(*given, **instr.options)
+            numbers.note()
+        return True
 
     def finish(self, calls: int) -> None:
         """After replays: graphs that used the old values will notice that they changed."""
@@ -138,7 +138,7 @@ class Plan:
 
     def result(self, results: Any) -> Any:
         """What the step returns, around these arrays."""
-        if self.tree is _ONE:
+        if self.tree is ONE:
             return wrap(results[0])
         if type(self.tree) is tuple and all(self.present) and len(self.tree) == len(self.present):
             return tuple([wrap(array) for array in results[: len(self.tree)]])
@@ -155,17 +155,11 @@ class Plan:
         self._bound = [(v.tensor, v.array) for v in self.state if v.tensor is not None]
         back_end = import_module(f"tinygrad_scratch.capture.compile_{self.backend}")
         self._run = back_end.compile_plan(self)
+        self._write_replay()
 
-    def _refresh(self, numbers: dict[str, float], last: dict[str, float], variables: list[tuple[Var, str]]) -> None:
-        if _flags(numbers) != _flags(last):
-            raise Stale
-        for var, name in variables:
-            var.array[...] = numbers[name]
-        last.update(numbers)
-        for instr in self.prologue:
-            instr.out.array[...] = instr.op.fn(
-                *(x.array if isinstance(x, Var) else x for x in instr.inputs), **instr.options
-            )
+    def _write_replay(self) -> None:
+        if self.expected is not None:
+            self.replay = write_replay(self, self.expected)
 
     prologue: list[Instr] = field(default_factory=list)  # what depends on the numbers alone
 
@@ -194,9 +188,6 @@ class Stale(Exception):  # noqa: N818  (a signal, not an error)
     """The numbers, or the layout of the state, changed which operations there are: record again."""
 
 
-_ONE = object()
-
-
 def make_plan(recording: Recording, backend: str, rewrites: bool | Iterable[str], threads: Threads) -> Plan:
     """Rewrite, name, lay out and compile a step that was recorded twice."""
     trace = recording.trace
@@ -217,15 +208,14 @@ def make_plan(recording: Recording, backend: str, rewrites: bool | Iterable[str]
     plan = Plan(
         instrs, recording.inputs, outputs,
         state=[v for v in variables if v.kind in ("external", "constant", "hyper")],
-        hypers=trace.hypers, memory=memory, fired=fired, tree=_shape_of(recording),
+        numbers=trace.numbers, memory=memory, fired=fired, tree=_shape_of(recording),
         present=[v is not None for v in recording.outputs], grads=[t for t, _ in recording.grads],
         updated=recording.updated, backend=backend, recorded=recorded, prologue=prologue,
     )  # fmt: skip
-    plan._expected = recording.quick
+    plan.expected = recording.quick
     plan._cleared, plan.leaves, plan.fates = recording.cleared, recording.leaves, recording.fates
     plan._mode = trace.grad
     plan.threads = threads if threads.auto or threads.fixed is not None else None
-    plan._numbers = _grouped(trace)
     for var in {id(v): v for v in [*variables, *trace.vars.values(), *(i.out for i in trace.instrs)]}.values():
         if var.kind == "answer":
             var.array = np.broadcast_to(np.zeros((), var.dtype), var.shape)  # the recorded values have served
@@ -301,25 +291,12 @@ def _variables(
     return list(found.values())
 
 
-def _grouped(trace: Trace) -> list[Any]:
-    groups: dict[int, tuple[Any, dict[str, float], list[tuple[Var, str]]]] = {}
-    for var, look_up, name in trace.hypers:
-        entry = groups.setdefault(id(look_up), (look_up, {}, []))
-        entry[1][name] = var.array.item()
-        entry[2].append((var, name))
-    return list(groups.values())
-
-
 def _layout(array: Array) -> tuple[Any, ...]:
     return array.shape, array.dtype, array.strides
 
 
-def _flags(numbers: dict[str, float]) -> tuple[bool, ...]:
-    return tuple([v for v in numbers.values() if isinstance(v, bool)])
-
-
 def _shape_of(recording: Recording) -> Any:
-    return _ONE if isinstance(recording.result, Tensor) else recording.result
+    return ONE if isinstance(recording.result, Tensor) else recording.result
 
 
 def _arrays(args: tuple[Any, ...]) -> list[Array]:

@@ -12,6 +12,7 @@ import numpy as np
 from tinygrad_scratch.capture.blas import Threads
 from tinygrad_scratch.capture.plan import Plan, Stale, make_plan
 from tinygrad_scratch.capture.record import Recording, record, same_step
+from tinygrad_scratch.capture.replay import MISS
 from tinygrad_scratch.context import is_grad_enabled, settings, state
 from tinygrad_scratch.errors import CaptureError, describe
 from tinygrad_scratch.tensor import Tensor
@@ -80,18 +81,17 @@ class Captured:
         update_wrapper(self, function, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        plan = self._last
+        if plan is not None and not kwargs:
+            result = plan.replay(*args)
+            if result is not MISS:
+                return result
         mode = state.mode
         if (mode is not True and mode is not False) or state.transforms:
             return self.function(
                 *args, **kwargs
             )  # within another capture, watched for anomalies, or differentiated: it is part of that
-        plan = self._last
-        if kwargs or plan is None or plan.settings != settings.version or not plan.fits(args, mode):
-            return self._slowly(args, kwargs, mode)
-        try:
-            return plan.run(args, quick=True)
-        except Stale:
-            return self._slowly(args, kwargs, mode)
+        return self._slowly(args, kwargs, mode)
 
     def _slowly(self, args: tuple[Any, ...], kwargs: dict[str, Any], mode: bool) -> Any:
         """Find the plan for these inputs, or record the call."""

@@ -6,7 +6,7 @@ later passes see one small set of primitives.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,33 @@ def option_key(options: Any) -> Any:
     return repr(options)
 
 
+@dataclass(eq=False)
+class Numbers:
+    """Numbers of a step that are looked up before every call: what a group of parameters is updated with."""
+
+    look_up: Callable[[], dict[str, float]]
+    options: dict[str, Any]
+    values: dict[str, float]  # when they were looked up last
+    variables: dict[str, Var] = field(default_factory=dict)
+    seen: dict[str, Any] | None = None  # the options then: while they are equal, nothing need be looked up
+
+    def __post_init__(self) -> None:
+        self.note()
+
+    def note(self) -> None:
+        """Remember the options as they are; not if one of them is an array, which may change in place."""
+        plain = not any(isinstance(value, (np.ndarray, Tensor)) for value in self.options.values())
+        self.seen = dict(self.options) if plain else None
+
+    def flags(self) -> list[bool]:
+        """Those that shape the step, as they are now."""
+        return [v for v in self.look_up().values() if isinstance(v, bool)]
+
+    def same_step(self) -> bool:
+        """Whether those that shape the step are as they were."""
+        return self.flags() == [v for v in self.values.values() if isinstance(v, bool)]
+
+
 class Trace:
     """The listener of one call. ``instrs`` is what it heard."""
 
@@ -103,7 +130,7 @@ class Trace:
         self.places: dict[
             Any, Var
         ] = {}  # by where an array lies, for views of it that were made without a row (detach)
-        self.hypers: list[tuple[Var, Callable[[], dict[str, float]], str]] = []
+        self.numbers: list[Numbers] = []
         self.gradients: dict[int, Var] = {}  # id of a Var -> its cotangent, for names
         self.leaf_grads: list[tuple[Tensor, Tensor]] = []
         self.differentiated = False
@@ -155,16 +182,17 @@ class Trace:
             "later call; return the Tensor and read it outside, or use np.where instead of a branch on a value"
         )
 
-    def hyper(self, look_up: Callable[[], dict[str, float]]) -> dict[str, Any]:
+    def hyper(self, look_up: Callable[[], dict[str, float]], options: dict[str, Any]) -> dict[str, Any]:
         """Numbers that are looked up before every call (a learning rate), as 0-d Tensors of the step; those that are bools
-        shape the step, and stay as they are: another one is another step."""
-        made: dict[str, Any] = {}
-        for name, value in look_up().items():
-            flag = isinstance(value, bool)
-            var = Var("hyper", np.asarray(value, dtype=bool if flag else np.float64), name)
-            self._remember(var)
-            made[name] = value if flag else wrap(var.array)
-            self.hypers.append((var, look_up, name))
+        shape the step, and stay as they are: another one is another step. options: what they are looked up in."""
+        numbers = Numbers(look_up, options, look_up())
+        self.numbers.append(numbers)
+        made: dict[str, Any] = dict(numbers.values)
+        for name, value in numbers.values.items():
+            if not isinstance(value, bool):
+                var = numbers.variables[name] = Var("hyper", np.asarray(value, np.float64), name)
+                self._remember(var)
+                made[name] = wrap(var.array)
         return made
 
     def outside(self, tensor: Tensor) -> Var:

@@ -218,7 +218,7 @@ class Optimizer:
         """The same updates on Tensors around the same arrays, so that the listener sees every operation of them."""
         hyper = getattr(state.mode, "hyper", None)
         # numbers as 0-d inputs of the step that is being captured, so that they may change between its calls
-        value = self.numbers(group) if hyper is None else hyper(lambda: self.numbers(group))
+        value = self.numbers(group) if hyper is None else hyper(lambda: self.numbers(group), group)
         for p in group["params"]:
             if p.grad is None:
                 continue
