@@ -280,8 +280,7 @@ def make_optimizer(task: Task, model: nn.Module) -> Any:
     if task.optimizer == "sgd":
         first = task.phases[0]
         return tg.optim.SGD(groups, lr=first.lr, momentum=first.momentum, weight_decay=task.weight_decay)
-    adam: Any = tg.optim.Adam  # type: ignore[attr-defined]
-    return adam(groups, lr=task.phases[0].lr, weight_decay=task.weight_decay)
+    return tg.optim.Adam(groups, lr=task.phases[0].lr, weight_decay=task.weight_decay)
 
 
 def weighted_step(run: Run) -> Callable[..., Any]:
