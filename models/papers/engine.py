@@ -28,8 +28,8 @@ from models.papers.tasks import Task
 
 THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS")
 WEIGHTS = "weights of a reproduced run, version 1"
-TRIES = 3
-"""How often a run is begun anew whose process was killed."""
+TRIES, SCHEDULER_SECONDS = 3, 10.0
+"""How often a run is begun whose process was killed; how long a scheduler is waited for."""
 
 _told: Any = None
 
@@ -108,7 +108,7 @@ def cluster(address: str) -> Iterator[tuple[Executor, None]]:
     except ImportError:
         raise RunError("--dask needs Dask: pip install 'tinygrad_scratch[cluster]'") from None
     try:
-        client = Client(address, timeout="10s", set_as_default=False)
+        client = Client(address, timeout=SCHEDULER_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise RunError(f"--dask {address}: no scheduler answers there: {error}") from None
     with client, client.get_executor(pure=False) as executor:

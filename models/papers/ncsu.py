@@ -7,7 +7,7 @@ from models.papers.claims import Check, Claim, Figure, Paper, Records, at_least,
 from models.papers.draw import Curve, Panel
 from models.papers.tasks import Phase, Task
 
-BATCH, STD = 128, 0.3
+BATCH, STD = 128, 0.5
 
 
 def network(*hidden: int, lr: float = 0.01, epochs: int = 80, summed: bool = True, std: float = STD) -> Task:

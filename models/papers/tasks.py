@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 VERSION = 1
@@ -85,8 +85,8 @@ class Task:
 
     @property
     def key(self) -> str:
-        """The name of the task's results: a hash of all settings."""
-        text = json.dumps([VERSION, asdict(self)], sort_keys=True)
+        """The name of the task's results: a hash of the settings that differ from the defaults."""
+        text = json.dumps([VERSION, self.to_json()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     def epoch_steps(self, phase: Phase) -> int:
