@@ -5,6 +5,7 @@ interrupted reproduction goes on with the runs that are missing, and two reprodu
 """
 
 import contextlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -104,11 +105,11 @@ def processes(jobs: int) -> Iterator[tuple[Executor, Any]]:
 def cluster(address: str) -> Iterator[tuple[Executor, None]]:
     """The workers of a Dask scheduler, as an executor. It begins a run anew elsewhere if a worker is lost."""
     try:
-        from distributed import Client
+        dask: Any = importlib.import_module("distributed")
     except ImportError:
         raise RunError("--dask needs Dask: pip install 'tinygrad_scratch[cluster]'") from None
     try:
-        client = Client(address, timeout=SCHEDULER_SECONDS, set_as_default=False)
+        client = dask.Client(address, timeout=SCHEDULER_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise RunError(f"--dask {address}: no scheduler answers there: {error}") from None
     with client, client.get_executor(pure=False) as executor:

@@ -24,6 +24,9 @@ class Data(NamedTuple):
 def mlp(task: Task, rng: np.random.Generator) -> nn.Sequential:
     """A multilayer perceptron; with `dropout`, after each hidden layer's activation."""
     model = MLP(task.sizes, task.activation, init=task.init, std=task.std, rng=rng)
+    if task.init == "glorot" and task.std != 1:
+        for layer in rules.layers(model):
+            nn.init.xavier_uniform_(layer.weight, gain=task.std, rng=rng)
     if task.biases == "normal":
         for layer in rules.layers(model):
             if layer.bias is not None:

@@ -23,7 +23,7 @@ from models.plots import worst_mistakes
 from models.training import make_step, predict
 
 Record = dict[str, Any]
-SPLIT, WEIGHTS, ORDER = range(3)
+SPLIT, WEIGHTS, ORDER, PRETRAINING = range(4)
 MISTAKES = 24
 
 
@@ -73,7 +73,7 @@ class Run:
     """A run under way. `run` makes one, trains it and asks it for its record."""
 
     def __init__(self, task: Task, data: Data, backend: str, show: Callable[[float], None]):
-        self.task, self.show = task, show
+        self.task, self.backend, self.show = task, backend, show
         self.loss: Loss = rules.adapted(task.loss, task.scale, task.only_wrong)
         order = stream(task, SPLIT).permutation(len(data.labels)) if task.validation else np.arange(len(data.labels))
         chosen, held_out = order[task.validation :][: task.examples], order[: task.validation]
@@ -96,6 +96,8 @@ class Run:
 
     def go(self) -> None:
         """All phases, or until the test is good enough."""
+        if self.task.pretrain:
+            self._pretrain()
         self.evaluate()
         for phase in self.task.phases:
             done = 0
@@ -105,6 +107,18 @@ class Run:
                     break
             if self.stopped:
                 break
+
+    def _pretrain(self) -> None:
+        """Teach each hidden layer in turn to code what it is fed."""
+        from models.autoencoder import layers_of
+        from models.pretraining import pretrain_layers
+
+        began, task = time.perf_counter(), self.task
+        layers = layers_of(self.model[:-1], rng=stream(task, PRETRAINING))  # type: ignore[index]
+        seed = np.random.SeedSequence([task.seed, PRETRAINING, 1])
+        batch_size = task.phases[0].batch_size
+        pretrain_layers(layers, self.train.x, seed, epochs=task.pretrain, batch_size=batch_size, backend=self.backend)
+        self.seconds["pretrain"] = time.perf_counter() - began
 
     def _epoch(self, phase: Phase, number: int, done: int) -> int:
         task = self.task

@@ -35,7 +35,7 @@ class Task:
     """The settings of a run, for `models.papers.run`.
 
     network: "mlp", or the name of a network in `models.papers.networks`; sizes, activation, init, std, biases are the
-        MLP's; biases: "zero", or "normal" for N(0, std^2).
+        MLP's; biases: "zero", or "normal" for N(0, std^2). With init "glorot", std is the gain.
     digit: if given, the one label that is told from all others by a single output.
     scale: the loss is multiplied by it. only_wrong: learn from an example only if it is answered wrongly.
     rates: of each layer, times the learning rate. schedule: of the learning rate, by epoch (`rules.SCHEDULES`).
