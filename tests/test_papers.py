@@ -3,7 +3,9 @@
 import html.parser
 import json
 import os
+import shutil
 import signal
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -343,6 +345,19 @@ class Outline(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
 
+LOOK = """<!DOCTYPE html><iframe style="width: %dpx; height: 900px; border: 0" src="%s"></iframe><pre></pre><script>
+const frame = document.querySelector("iframe");
+frame.onload = () => {
+  const page = frame.contentDocument, root = page.documentElement;
+  document.querySelector("pre").textContent = JSON.stringify({
+    scroll: root.scrollWidth, client: root.clientWidth, back: frame.contentWindow.getComputedStyle(page.body).backgroundColor,
+    pictures: [...page.images].map(image => image.complete && image.naturalWidth > 100),
+  });
+};
+</script>"""
+"""A page that shows the report in a frame of a certain width, and says what it sees of it."""
+
+
 @pytest.fixture(scope="module")
 def reproduced(tmp_path_factory) -> Path:
     """The folder of a quick reproduction of two claims of one paper. Tests read it only."""
@@ -368,6 +383,28 @@ class TestCommand:
         assert not outline.outside
         assert {"kth", "kth-lr", "kth-batch"} <= set(outline.ids)
         assert "prefers-color-scheme: dark" in text
+
+    @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+    def test_report_in_a_browser(self, reproduced, tmp_path, width, dark):
+        """No sideways scrolling, every picture drawn, the colours of the scheme that is asked for."""
+        browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        if browser is None:
+            pytest.skip("no Chromium is installed")
+        (tmp_path / "look.html").write_text(LOOK % (width, (reproduced / "report.html").as_uri()))
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom"]
+        options += ["--virtual-time-budget=5000", f"--user-data-dir={tmp_path / 'profile'}"]
+        options += ["--blink-settings=preferredColorScheme=0"] * dark
+        look = subprocess.run(
+            [browser, *options, (tmp_path / "look.html").as_uri()],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        seen = json.loads(look.stdout.partition("<pre>")[2].partition("</pre>")[0])
+        assert seen["scroll"] <= seen["client"] <= width
+        assert seen["pictures"] == [True, True]
+        assert seen["back"] == ("rgb(22, 24, 28)" if dark else "rgb(255, 255, 255)")
 
     def test_nothing_is_done_twice(self, reproduced, capsys):
         assert main(["reproduce", "kth", "--claim", "kth-lr", "--quick", "--out", str(reproduced.parent)]) == 0

@@ -64,7 +64,6 @@ REMEDIES: dict[str, dict[str, object]] = {
     "Glorot": {"init": "glorot", "std": 4.0},
     "ReLU": {"activation": "relu", "init": "he"},
     "Adam": {"optimizer": "adam", "lr": 0.001, "init": "glorot", "std": 1.0},
-    "auto-encoders": {"pretrain": 1, "init": "glorot", "std": 1.0},
 }
 REMEDIED = {
     f"{shape}, {name}": remedied(*hidden, **changes)

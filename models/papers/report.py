@@ -95,7 +95,7 @@ def claim_box(result: dict[str, Any]) -> str:
     verdict = result["verdict"]
     rows = "".join(
         f"<tr><td>{text(check['what'])}</td><td>{text(check['reported'])}</td><td>{text(check['measured'])}</td>"
-        f"<td>{ {True: '✓', False: '✗', None: ''}[check['held']] }</td></tr>"
+        f"<td>{ {True: '✓', False: '✗', None: ''}[None if verdict == 'quick' else check['held']] }</td></tr>"
         for check in result["checks"]
     )
     head = "<tr><th></th><th>reported</th><th>measured</th><th></th></tr>"
