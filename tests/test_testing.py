@@ -7,7 +7,7 @@ from hypothesis import find, given, settings
 import tinygrad_scratch as tg
 from tinygrad_scratch import Tensor, testing
 from tinygrad_scratch.domains import positive
-from tinygrad_scratch.testing import arrays, check_grad, check_op, op_inputs, samples, tensors
+from tinygrad_scratch.testing import arrays, check_grad, check_op, indices, op_inputs, samples, subscripts, tensors
 
 A = np.linspace(0.2, 1.7, 6).reshape(2, 3)
 
@@ -66,6 +66,91 @@ def test_a_function_that_loses_the_graph_is_refused():
 def test_large_arguments_are_looked_at_in_part():
     with pytest.raises(AssertionError, match="of 512 elements are wrong"):
         check_grad(off_at(slice(0, 900)), np.linspace(0, 1, 1000))
+
+
+def test_the_operation_that_is_wrong_is_named(monkeypatch):
+    monkeypatch.setattr(tg.OPS["arctan"], "rules", (lambda g, y, x: g / (1 + x),))
+    with pytest.raises(AssertionError, match=r"; the rule of argument 0 of arctan\(float64\(2, 3\)\) is wrong$"):
+        check_grad(lambda x: np.exp(np.sin(np.arctan(x * 2.0)) @ x.T), A)
+    monkeypatch.setattr(tg.OPS["matmul"], "rules", (tg.OPS["matmul"].rules[0], lambda g, y, a, b: -a.mT @ g))
+    with pytest.raises(AssertionError, match=r"argument 1 of matmul\(float64\(2, 3\), float64\(3, 2\)\) is wrong$"):
+        check_grad(lambda x: np.exp(np.sin(x) @ (x.T * 2)), A)
+
+
+def test_the_complex_step_has_no_rounding():
+    check_grad(lambda x: np.exp(np.sin(x)) / x, A, method="complex", rtol=1e-14, atol=1e-14)
+    with pytest.raises(AssertionError, match=r"worst at \(1, 2\)"):
+        check_grad(
+            lambda x: x * (1 + 1e-9 * (x == A[1, 2])) if isinstance(x, Tensor) else x,
+            A,
+            method="complex",
+            rtol=1e-12,
+            atol=0,
+        )
+    with pytest.raises(TypeError) as caught:
+        check_grad(lambda x: np.logaddexp(x, 0), A, method="complex")
+    assert "write it in NumPy functions" in caught.value.__notes__[0]
+    for wrong in ({"method": "guess"}, {"method": "complex", "order": 2}):
+        with pytest.raises(ValueError, match="method is 'differences', or 'complex' for order 1"):
+            check_grad(np.sin, A, **wrong)
+
+
+def test_kinks_are_recognised():
+    at_kink, near = np.array([-1.0, 0.0, 2.0]), np.array([-1.0, 5e-5, 2.0])
+    with pytest.raises(
+        AssertionError,
+        match=r"worst at \(1,\), a kink: the slopes from its sides are \S+ and \S+: \S+, by differences \S+ \(error \S+\); along \S+ random direction \S+, by differences \S+$",
+    ):
+        check_grad(tg.relu, at_kink)
+    check_grad(tg.relu, at_kink, kinks=True)
+    check_grad(np.abs, at_kink)  # the slope between its sides, as central differences have it
+    check_grad(np.abs, near)  # within a step of the kink: shorter ones decide
+    check_grad(lambda x: np.maximum(x, 0) + np.max(x[:2]), np.array([0.0, 0.0, 1.0]), kinks=True)
+    steep = tg.elementwise(np.abs, lambda g, y, x: g * (np.sign(x) + 3 * (x == 0)), name="steep", answers=())
+    try:
+        with pytest.raises(AssertionError, match="a kink"):
+            check_grad(steep, at_kink, kinks=True)
+        wrong = tg.elementwise(np.abs, lambda g, y, x: g * 0.9 * np.sign(x), name="shallow", answers=())
+        with pytest.raises(AssertionError, match="elements are wrong"):
+            check_grad(wrong, near)
+    finally:
+        del tg.OPS["steep"], tg.OPS["shallow"]
+
+
+@given(indices((3, 4)))
+def test_what_indices_draws_is_differentiable(index):
+    x = np.linspace(-1, 1, 12).reshape(3, 4)
+    check_grad(lambda x: np.sin(x)[index], x)
+    check_grad(lambda x: (x * 1.0).at[index].add(2.0), x)
+
+
+def test_indices_draws_every_kind():
+    strategy = indices((3, 4))
+    kinds = (
+        lambda i: isinstance(i, np.ndarray) and i.dtype == bool,
+        lambda i: isinstance(i, tuple) and any(isinstance(part, slice) for part in i),
+        lambda i: isinstance(i, tuple) and None in [part for part in i if not isinstance(part, np.ndarray)],
+        lambda i: isinstance(i, tuple) and any(isinstance(p, np.ndarray) and p.size > len({*p.flat}) for p in i),
+    )
+    for kind in kinds:
+        assert find(strategy, kind, settings=settings(max_examples=2000)) is not None
+
+
+@given(subscripts())
+def test_einsum_of_drawn_subscripts(drawn):
+    text, operands = drawn
+    check_grad(lambda *xs: np.einsum(text, *xs), *operands, order=2)
+    np.testing.assert_allclose(np.einsum(text, *map(Tensor, operands)), np.einsum(text, *operands), atol=1e-12)
+
+
+def test_subscripts_draws_every_form():
+    for form in (
+        lambda d: "..." in d[0],
+        lambda d: "->" not in d[0],
+        lambda d: "ii" in d[0],
+        lambda d: d[0].count(",") == 2,
+    ):
+        assert find(subscripts(), form)
 
 
 def test_samples_cover_every_case():

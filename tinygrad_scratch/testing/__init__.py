@@ -1,7 +1,7 @@
 """Checks that are shipped: gradients against finite differences, and every promise that a row of the table makes.
 
-``check_grad`` and ``check_op`` need NumPy alone; the strategies (``arrays``, ``tensors``, ``op_inputs``) need
-Hypothesis and are imported when they are asked for.
+``check_grad`` and ``check_op`` need NumPy alone; the strategies (``arrays``, ``tensors``, ``op_inputs``,
+``indices``, ``subscripts``) need Hypothesis and are imported when they are asked for.
 
 >>> import numpy as np, tinygrad_scratch as tg
 >>> check_grad(lambda a, b: np.tanh(a @ b), np.ones((2, 3)), np.ones(3))
@@ -15,9 +15,9 @@ from tinygrad_scratch.testing import forward_properties  # noqa: F401  (its prom
 from tinygrad_scratch.testing.differences import check_grad
 from tinygrad_scratch.testing.properties import PROPERTIES, check_op, samples
 
-__all__ = ["PROPERTIES", "arrays", "check_grad", "check_op", "op_inputs", "samples", "tensors"]
+__all__ = ["PROPERTIES", "arrays", "check_grad", "check_op", "indices", "op_inputs", "samples", "subscripts", "tensors"]
 
-_STRATEGIES = ("arrays", "op_inputs", "tensors")
+_STRATEGIES = ("arrays", "indices", "op_inputs", "subscripts", "tensors")
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, mutually_broadcastable_shapes
+from hypothesis.extra.numpy import array_shapes, basic_indices, integer_array_indices, mutually_broadcastable_shapes
+from hypothesis.extra.numpy import arrays as array_of
 
 from tinygrad_scratch._typing import Array, Shape
 from tinygrad_scratch.domains import Domain, reals
@@ -73,3 +74,51 @@ def op_inputs(op: Op, *, dtype: Any = np.float64, max_dims: int = 3, max_side: i
     else:
         cases = _shapes(len(op.rules), max_dims, max_side).map(lambda shapes: (shapes, {}))
     return st.tuples(_SEEDS, cases).map(lambda drawn: _drawn(domain, drawn[0], *drawn[1], dtype))
+
+
+def indices(shape: Shape, *, arrays: bool = True) -> st.SearchStrategy[Any]:
+    """What may stand in ``x[...]`` for an x of `shape`: slices, integers, None, Ellipsis; and with `arrays` masks and
+    arrays of integers, alone or beside slices, in which elements may be named twice.
+
+    >>> from hypothesis import given
+    >>> @given(indices((3, 4)))
+    ... def test(index):
+    ...     np.zeros((3, 4))[index]
+    >>> test()
+    """
+    basic = basic_indices(shape, allow_newaxis=True)
+    if not arrays or not shape or 0 in shape:
+        return basic
+    integers = integer_array_indices(shape, result_shape=array_shapes(min_dims=0, max_dims=2, max_side=3))
+    masks = array_of(np.bool_, shape)
+    beside = st.tuples(st.integers(0, len(shape) - 1), _SEEDS).map(lambda drawn: _beside(shape, *drawn))
+    return st.one_of(basic, integers, masks, beside)
+
+
+def _beside(shape: Shape, axis: int, seed: int) -> tuple[Any, ...]:
+    """An array of integers at one axis, slices at those before it."""
+    rng = np.random.default_rng(seed)
+    return (*(slice(None, None, -1),) * axis, rng.integers(-shape[axis], shape[axis], rng.integers(0, 4)))
+
+
+@st.composite
+def subscripts(draw: Any, *, max_operands: int = 3, max_side: int = 3) -> tuple[str, list[Array]]:
+    """(subscripts, operands) for einsum: repeated and summed letters, broadcast axes of length 1, an ellipsis, with the
+    output written or left to NumPy.
+
+    >>> from hypothesis import given
+    >>> @given(subscripts())
+    ... def test(drawn):
+    ...     subscripts, operands = drawn
+    ...     np.einsum(subscripts, *operands)
+    >>> test()
+    """
+    sides = {letter: draw(st.integers(1, max_side)) for letter in "ijk"}
+    terms = draw(st.lists(st.text("ijk", min_size=0, max_size=3), min_size=1, max_size=max_operands))
+    dots = draw(st.sampled_from(["", "", "..."]))
+    spread: Shape = (draw(st.integers(1, max_side)),) if dots else ()
+    used = sorted(set("".join(terms)))
+    out = "->" + dots + "".join(draw(st.permutations(used))[: draw(st.integers(0, len(used)))])
+    rng = np.random.default_rng(draw(_SEEDS))
+    operands = [np.asarray(rng.uniform(-2, 2, (*spread, *(sides[letter] for letter in term)))) for term in terms]
+    return ",".join(dots + term for term in terms) + draw(st.sampled_from(["", out])), operands
