@@ -99,7 +99,7 @@ def test_kinks_are_recognised():
     at_kink, near = np.array([-1.0, 0.0, 2.0]), np.array([-1.0, 5e-5, 2.0])
     with pytest.raises(
         AssertionError,
-        match=r"worst at \(1,\), a kink: the slopes from its sides are \S+ and \S+: \S+, by differences \S+ \(error \S+\); along \S+ random direction \S+, by differences \S+$",
+        match=r"worst at \(1,\), a kink: the slopes from its sides are (?!.*rule of)",
     ):
         check_grad(tg.relu, at_kink)
     check_grad(tg.relu, at_kink, kinks=True)
