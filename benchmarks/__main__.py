@@ -10,6 +10,7 @@ COMMANDS = {
     "steps": ("steps", "training steps of eight networks, beside hand-derived NumPy and other libraries"),
     "capture": ("capture", "what capturing a step costs and saves: start, memory, an online epoch"),
     "ops": ("ops", "every row of the op table, as a multiple of the bare NumPy function"),
+    "precision": ("precision", "errors of values and derivatives against 50 digits"),
     "graphs": ("graphs", "a chain and a wide graph of a million operations: time, memory, freeing"),
     "array_api": (
         "array_api",

@@ -51,15 +51,15 @@ def _gauss(x: Any, scale: float = 1.0) -> Any:
 
 
 def _erfcx_fall(x: Any) -> Any:
-    """-erfcx'(x) = 2 / sqrt(pi) - 2 x erfcx(x); for x above 2 as 2 c erfcx(x), with c the rest of the continued fraction
+    """-erfcx'(x) = 2 / sqrt(pi) - 2 x erfcx(x); for x above 1.25 as 2 c erfcx(x), with c the rest of the continued fraction
     sqrt(pi) erfcx(x) = 1 / (x + c) (Abramowitz & Stegun 7.1.14), where that difference would cancel."""
     x = real(x)
     y = scipy_special.erfcx(x)
-    far = np.maximum(x, 2)
+    far = np.maximum(x, 1.25)
     c = np.zeros_like(far)
-    for n in range(60, 0, -1):
+    for n in range(140, 0, -1):
         c = (n / 2) / (far + c)
-    return np.where(x > 2, 2 * c * y, 2 / _ROOT_PI - 2 * x * y).astype(x.dtype)
+    return np.where(x > 1.25, 2 * c * y, 2 / _ROOT_PI - 2 * x * y).astype(x.dtype)
 
 
 _BERNOULLI = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12)

@@ -50,6 +50,18 @@ def _share(g: Any, mine: Any, other: Any) -> Any:
     return (g * (mine > other) + g * (mine >= other)) * 0.5
 
 
+def _part(y: Any, mine: Any, other: Any) -> Any:
+    """exp(mine) / exp(y) with y = logaddexp(mine, other), from the difference of the two: a large y has lost its last places."""
+    d = np.where(np.equal(y, -np.inf), -np.inf, mine - other)
+    return np.exp(np.minimum(d, 0) - np.log1p(np.exp(-np.absolute(d))))
+
+
+def _by_square(x: Any, a: Any, b: Any) -> Any:
+    """x / (a**2 + b**2), whose squares may overflow where it does not."""
+    length = np.hypot(a, b)
+    return x / length / length
+
+
 def share_of(x: Any, y: Any) -> Any:
     """exp(x) / exp(y), where y is the logarithm of a sum that exp(x) is part of: 0 where all parts are 0 (y = -inf)."""
     return np.exp(x - np.where(np.equal(y, -np.inf), 0, y))
@@ -69,7 +81,8 @@ def _clip(x: Any, low: Any = None, high: Any = None) -> Any:
 
 
 def _bessel_i(x: Any, order: int = 0) -> Any:
-    """The derivatives of the modified Bessel function I0: mean of cos(t)**order exp(x cos(t)) over half a turn.
+    """The derivatives of the modified Bessel function I0: mean of cos(t)**order exp(x cos(t)) over half a turn, of which
+    the even or the odd part of exp is all that is left, and does not cancel.
 
     The integral (Abramowitz & Stegun 9.6.16) by the midpoint rule, which is exact to rounding for smooth periodic
     integrands (Trefethen & Weideman 2014) once there are more points than the square root of 74 x.
@@ -78,7 +91,8 @@ def _bessel_i(x: Any, order: int = 0) -> Any:
     if not order:
         return np.asarray(np.i0(x)).astype(x.dtype)
     turn = np.cos(np.pi * (np.arange(256) + 0.5) / 256).astype(x.dtype)
-    return np.mean(turn**order * np.exp(x[..., None] * turn), axis=-1, dtype=x.dtype)
+    part = np.sinh if order % 2 else np.cosh
+    return np.mean(turn**order * part(x[..., None] * turn), axis=-1, dtype=x.dtype)
 
 
 def _exponent(x: Any) -> Any:
@@ -115,9 +129,9 @@ remainder  = elementwise(np.remainder,  lambda g, y, a, b: g,               lamb
 fmod       = elementwise(np.fmod,       lambda g, y, a, b: g,               lambda g, y, a, b: -g * np.trunc(a / b), domain=_moduli)
 maximum    = elementwise(np.maximum,    lambda g, y, a, b: _share(g, a, b), lambda g, y, a, b: _share(g, b, a), domain=_untied)
 minimum    = elementwise(np.minimum,    lambda g, y, a, b: _share(g, b, a), lambda g, y, a, b: _share(g, a, b), domain=_untied)
-logaddexp  = elementwise(np.logaddexp,  lambda g, y, a, b: g * share_of(a, y), lambda g, y, a, b: g * share_of(b, y))
+logaddexp  = elementwise(np.logaddexp,  lambda g, y, a, b: g * _part(y, a, b), lambda g, y, a, b: g * _part(y, b, a))
 hypot      = elementwise(np.hypot,      lambda g, y, a, b: g * _unit(a, y), lambda g, y, a, b: g * _unit(b, y), domain=nonzero)
-arctan2    = elementwise(np.arctan2,    lambda g, y, a, b: g * b / (a * a + b * b), lambda g, y, a, b: -g * a / (a * a + b * b), domain=nonzero)
+arctan2    = elementwise(np.arctan2,    lambda g, y, a, b: _by_square(g * b, a, b), lambda g, y, a, b: -_by_square(g * a, a, b), domain=nonzero)
 copysign   = elementwise(np.copysign,   lambda g, y, a, b: g * (np.sign(a) * np.sign(y)), _flat, domain=nonzero)
 ldexp      = elementwise(np.ldexp,      lambda g, y, x, n: np.ldexp(g, n), None, domain=_shifted)
 nextafter  = elementwise(np.nextafter,  lambda g, y, a, b: g,               _flat)
@@ -146,7 +160,7 @@ sinh       = elementwise(np.sinh,       lambda g, y, x: g * np.cosh(x))
 cosh       = elementwise(np.cosh,       lambda g, y, x: g * np.sinh(x))
 tanh       = elementwise(np.tanh,       lambda g, y, x: g * (1 - y * y))
 arcsinh    = elementwise(np.arcsinh,    lambda g, y, x: g / np.hypot(x, 1))
-arccosh    = elementwise(np.arccosh,    lambda g, y, x: g / np.sqrt((x - 1) * (x + 1)), domain=interval(1.2, 3.0))
+arccosh    = elementwise(np.arccosh,    lambda g, y, x: g / (np.sqrt(x - 1) * np.sqrt(x + 1)), domain=interval(1.2, 3.0))
 arctanh    = elementwise(np.arctanh,    lambda g, y, x: g / ((1 - x) * (1 + x)), domain=unit)
 sign       = elementwise(np.sign,       _flat, domain=nonzero)
 floor      = elementwise(np.floor,      _flat, domain=_between)
