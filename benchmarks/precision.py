@@ -207,7 +207,7 @@ def special() -> Iterator[Case]:
 
 
 def gammas() -> Iterator[Case]:
-    """Gamma and Bessel functions of scipy.special."""
+    """Gamma functions of scipy.special."""
     mp: Any = import_module("mpmath")
     sp: Any = import_module("scipy.special")
 
@@ -233,6 +233,25 @@ def gammas() -> Iterator[Case]:
     )
     log_beta: Real = lambda a, b: mp.loggamma(a) + mp.loggamma(b) - mp.loggamma(a + b)  # noqa: E731
     yield Case("betaln", sp.betaln, log_beta, step, shapes)
+    incomplete = [(0.5, 1e-8), (1.0, 1.0), (2.5, 30.0), (30.0, 25.0), (100.0, 120.0)]
+    density: Real = lambda a, x: mp.exp((a - 1) * mp.log(x) - x - mp.loggamma(a))  # noqa: E731
+    yield Case(
+        "gammainc, second",
+        sp.gammainc,
+        lambda a, x: mp.gammainc(a, 0, x, True),
+        density,
+        incomplete,
+        argument=1,
+        bound=200.0,
+        why="exp of a difference: a log(a) ulps",
+    )
+
+
+def bessels() -> Iterator[Case]:
+    """Modified Bessel functions of scipy.special."""
+    mp: Any = import_module("mpmath")
+    sp: Any = import_module("scipy.special")
+
     bessel = both(1e-8, 1e-3, 0.5, 2.0, 7.0, 15.0, 30.0, 100.0)
     i = mp.besseli
     yield Case("i0", sp.i0, lambda x: i(0, x), lambda x: i(1, x), bessel)
@@ -254,23 +273,11 @@ def gammas() -> Iterator[Case]:
         bessel,
         **CANCELS,
     )
-    incomplete = [(0.5, 1e-8), (1.0, 1.0), (2.5, 30.0), (30.0, 25.0), (100.0, 120.0)]
-    density: Real = lambda a, x: mp.exp((a - 1) * mp.log(x) - x - mp.loggamma(a))  # noqa: E731
-    yield Case(
-        "gammainc, second",
-        sp.gammainc,
-        lambda a, x: mp.gammainc(a, 0, x, True),
-        density,
-        incomplete,
-        argument=1,
-        bound=200.0,
-        why="exp of a difference: a log(a) ulps",
-    )
 
 
 def cases() -> list[Case]:
     """All that can be compared here."""
-    return [*elementary(), *([*special(), *gammas()] if find_spec("scipy") else ())]
+    return [*elementary(), *([*special(), *gammas(), *bessels()] if find_spec("scipy") else ())]
 
 
 def show(results: dict[str, dict[str, Any]]) -> str:

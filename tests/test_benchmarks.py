@@ -183,7 +183,16 @@ def test_command_line(capsys):
     assert command_line.main([]) == 2
     assert command_line.main(["nothing"]) == 2
     assert command_line.main(["--help"]) == 0
-    assert set(command_line.COMMANDS) == {"steps", "capture", "ops", "graphs", "import", "training", "precision"}
+    assert set(command_line.COMMANDS) == {
+        "steps",
+        "capture",
+        "ops",
+        "graphs",
+        "import",
+        "training",
+        "precision",
+        "array_api",
+    }
     with pytest.raises(SystemExit):
         steps.parse(["--rounds", "0"])
 

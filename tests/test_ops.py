@@ -43,7 +43,7 @@ def test_every_row_has_its_promises():
 def test_every_answer_is_a_row_or_a_function():
     for function, answer in ANSWERS.items():
         assert callable(function)
-        assert answer is ROWS.get(answer.__name__) if isinstance(answer, Op) else callable(answer)
+        assert answer is OPS.get(answer.__name__) if isinstance(answer, Op) else callable(answer)
 
 
 @pytest.mark.parametrize("row", [row for row, op in ROWS.items() if op.differentiable])
