@@ -239,9 +239,12 @@ def write(plan: Any, function_name: str = "step") -> tuple[str, Writer]:
     """The source of a plan, and the Writer that says which objects it needs beside NumPy."""
     writer, body, setup = Writer(), [], []
     phase = ""
+    late: set[int] = set()  # views that each call makes anew
     for instr in plan.instrs:
         fixed = is_view(instr) and instr.vars[0].root.kind != "input" and instr.op.__name__ != "check_labels"
-        if fixed and all(v.kind != "input" for v in instr.vars):
+        late.add(id(instr.out))
+        if fixed and all(v.kind != "input" and (v.base is None or id(v) not in late) for v in instr.vars):
+            late.discard(id(instr.out))
             setup.append(f"{instr.out.name} = {writer.shown(instr)}")
             continue
         if instr.phase != phase:

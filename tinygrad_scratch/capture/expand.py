@@ -62,6 +62,11 @@ def bce_with_logits(x: Any, target: Any) -> Any:
     return np.log1p(np.exp(-np.absolute(x))) + np.maximum(x, 0) - x * target
 
 
+def bce(x: Any, target: Any) -> Any:
+    with np.errstate(divide="ignore"):
+        return (target - 1) * np.maximum(np.log1p(-x), -100) - target * np.maximum(np.log(x), -100)
+
+
 def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     total = np.sum(x, axis=axis, keepdims=keepdims)
     return total / (x.size // max(total.size, 1))
@@ -95,6 +100,7 @@ EXPANSIONS: dict[str, Any] = {
     "cross_entropy_labels": cross_entropy_labels,
     "cross_entropy_probabilities": cross_entropy_probabilities,
     "bce_with_logits": bce_with_logits,
+    "bce": bce,
     "mean": mean,
     "var": var,
     "std": std,

@@ -21,7 +21,17 @@ from tinygrad_scratch.nn.layers import (
     Softplus,
     Tanh,
 )
-from tinygrad_scratch.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
+from tinygrad_scratch.nn.losses import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    HuberLoss,
+    KLDivLoss,
+    L1Loss,
+    MSELoss,
+    NLLLoss,
+    SmoothL1Loss,
+)
 from tinygrad_scratch.nn.module import Module, Parameter
 from tinygrad_scratch.nn.normalisation import BatchNorm1d, BatchNorm2d, LayerNorm
 from tinygrad_scratch.nn.replace import with_parameters
@@ -30,6 +40,7 @@ __all__ = [
     "ELU",
     "GELU",
     "AvgPool2d",
+    "BCELoss",
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
@@ -38,7 +49,10 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "HuberLoss",
     "Identity",
+    "KLDivLoss",
+    "L1Loss",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
@@ -48,12 +62,14 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "NLLLoss",
     "PReLU",
     "Parameter",
     "ReLU",
     "Sequential",
     "SiLU",
     "Sigmoid",
+    "SmoothL1Loss",
     "Softmax",
     "Softplus",
     "Tanh",

@@ -119,9 +119,16 @@ def _bce_with_logits(x: Any, target: Any) -> Any:
     return y - x * target
 
 
+def _bce(x: Any, target: Any) -> Any:
+    """-(t log(x) + (1 - t) log(1 - x)), elementwise, with each logarithm no lower than -100."""
+    with np.errstate(divide="ignore"):
+        return (target - 1) * np.maximum(np.log1p(-x), -100) - target * np.maximum(np.log(x), -100)
+
+
 _classes = Domain((Interval(), Integers(0, 4)), ((((3, 4), (3,)), {}), (((2, 3, 4), (2, 3)), {})))
 _probabilities = Domain((Interval(), Interval(0.1, 1.0)), ((((3, 4), (3, 4)), {}), (((4,), (4,)), {})))
 _targets = inputs(Interval(-3.0, 3.0, (0.0,)), Interval(0.05, 0.95))
+_chances = inputs(Interval(0.05, 0.95), Interval(0.05, 0.95))
 _slopes = inputs(Interval(-2.0, 2.0, (0.0,)), Interval(0.1, 0.9))
 _over_axes = reals.with_cases((((3, 4),), {}), (((3, 4),), {"axis": 0}), (((5,),), {}), (((2, 3, 2),), {"axis": 1}))
 
@@ -138,4 +145,5 @@ cross_entropy_probabilities = general(_cross_entropy, _cross_entropy_rule, lambd
 check_labels = general(_check_labels, None, domain=Domain((Integers(0, 4),), ((((3,),), {"classes": 4}),)))
 squared_error = general(_squared_error, lambda g, y, a, b: g * (2 * (a - b)), lambda g, y, a, b: g * (2 * (b - a)), reference=lambda a, b: np.sum((a - b) * (a - b)), domain=reals.with_cases((((2, 3), (2, 3)), {}), (((4,), (4,)), {}), (((), ()), {})))
 bce_with_logits = elementwise(_bce_with_logits, lambda g, y, x, t: g * (sigmoid(x) - t), lambda g, y, x, t: -g * x, reference=lambda x, t: -(t * np.log(1 / (1 + np.exp(-x))) + (1 - t) * np.log(1 / (1 + np.exp(x)))), domain=_targets)
+bce         = elementwise(_bce,        lambda g, y, x, t: g * ((x - t) / np.maximum((1 - x) * x, 1e-12)), lambda g, y, x, t: g * (np.maximum(np.log1p(-x), -100) - np.maximum(np.log(x), -100)), reference=lambda x, t: -(t * np.log(x) + (1 - t) * np.log(1 - x)), domain=_chances)
 # fmt: on
