@@ -11,6 +11,7 @@ COMMANDS = {
     "capture": ("capture", "what capturing a step costs and saves: start, memory, an online epoch"),
     "ops": ("ops", "every row of the op table, as a multiple of the bare NumPy function"),
     "precision": ("precision", "errors of values and derivatives against 50 digits"),
+    "coverage": ("coverage", "everyday calls of NumPy: right, refused or wrong, here and in other libraries"),
     "graphs": ("graphs", "a chain and a wide graph of a million operations: time, memory, freeing"),
     "array_api": (
         "array_api",

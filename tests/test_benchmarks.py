@@ -191,6 +191,7 @@ def test_command_line(capsys):
         "import",
         "training",
         "precision",
+        "coverage",
         "array_api",
     }
     with pytest.raises(SystemExit):
