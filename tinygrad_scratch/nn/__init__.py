@@ -35,6 +35,7 @@ from tinygrad_scratch.nn.losses import (
 from tinygrad_scratch.nn.module import Module, Parameter
 from tinygrad_scratch.nn.normalisation import BatchNorm1d, BatchNorm2d, LayerNorm
 from tinygrad_scratch.nn.replace import with_parameters
+from tinygrad_scratch.nn.watch import Watch
 
 __all__ = [
     "ELU",
@@ -73,6 +74,7 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Tanh",
+    "Watch",
     "functional",
     "init",
     "utils",

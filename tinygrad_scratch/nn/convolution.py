@@ -1,10 +1,11 @@
 """Convolution and pooling: layers and functions. Names, arguments, defaults and layouts are torch's; images are (N, C, H, W)."""
 
-from math import sqrt
+from math import prod, sqrt
 from typing import Any
 
 import numpy as np
 
+from tinygrad_scratch._typing import Shape
 from tinygrad_scratch.nn.layers import Rng
 from tinygrad_scratch.nn.module import Module, Parameter
 from tinygrad_scratch.ops.convolution import conv2d as _conv2d
@@ -132,6 +133,10 @@ class Conv2d(Module):
 
     def forward(self, x: Any) -> Any:
         return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def multiply_adds(self, output: Shape) -> int:
+        """For one image whose output has this shape: what ``summary`` counts."""
+        return self.weight.size * prod(output[1:])
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_scratch._typing import Shape
 from tinygrad_scratch.errors import describe
 from tinygrad_scratch.nn.activations import elu, gelu, silu
 from tinygrad_scratch.nn.module import Module, Parameter
@@ -53,6 +54,10 @@ class Linear(Module):
         if self.bias is None:
             return matmul.apply(x, transpose.apply(self.weight))
         return affine.apply(x, self.weight, self.bias)
+
+    def multiply_adds(self, output: Shape) -> int:
+        """For one example whose output has this shape: what ``summary`` counts."""
+        return self.weight.size * prod(output[:-1])
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

@@ -13,6 +13,7 @@ from tinygrad_scratch._memory import settled
 from tinygrad_scratch._typing import Array
 from tinygrad_scratch.context import settings
 from tinygrad_scratch.errors import describe
+from tinygrad_scratch.nn.hook import Hook
 from tinygrad_scratch.tensor import Tensor, next_rank
 
 
@@ -64,7 +65,7 @@ class Module:
     _persistent: Mapping[str, bool] = {}
     """The names of its buffers, and whether each is part of the state dict."""
 
-    _hooks: Mapping["Hook", str] = {}
+    _hooks: Mapping[Hook, str] = {}
     """What is called around ``forward``: each hook, and whether it is for "before" or "after"."""
 
     forward: Callable[..., Any] = _no_forward
@@ -159,14 +160,14 @@ class Module:
 
     # -- what is called around it ----------------------------------------------------------------------------------
 
-    def register_forward_pre_hook(self, hook: Callable[..., Any]) -> "Hook":
+    def register_forward_pre_hook(self, hook: Callable[..., Any]) -> Hook:
         """Call ``hook(module, inputs)`` before each ``forward``; what it returns, if not None, are the inputs to take.
 
         inputs: a tuple; returned, also a single one. The answer's ``remove()`` takes the hook away.
         """
         return Hook(self, hook, "before")
 
-    def register_forward_hook(self, hook: Callable[..., Any]) -> "Hook":
+    def register_forward_hook(self, hook: Callable[..., Any]) -> Hook:
         """Call ``hook(module, inputs, output)`` after each ``forward``; what it returns, if not None, is the output to take.
 
         The answer's ``remove()`` takes the hook away. A captured step is recorded anew after that, and after this; the hook
@@ -273,6 +274,12 @@ class Module:
 
     # -- showing it ------------------------------------------------------------------------------------------------
 
+    def summary(self, input_shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
+        """The table of its layers, their output shapes, parameters and multiply-adds: see ``nn.summary.summary``."""
+        from tinygrad_scratch.nn.summary import summary
+
+        return summary(self, input_shape, dtype)
+
     def extra_repr(self) -> str:
         """What its repr shows of its settings."""
         return ""
@@ -283,28 +290,6 @@ class Module:
             return f"{type(self).__name__}({self.extra_repr()})"
         lines = [self.extra_repr(), *(f"({name}): {part!r}".replace("\n", "\n  ") for name, part in parts)]
         return f"{type(self).__name__}(" + "".join(f"\n  {line}" for line in lines if line) + "\n)"
-
-
-class Hook:
-    """A function that a module calls, until ``remove()`` or the end of a ``with`` block."""
-
-    def __init__(self, module: Module, function: Callable[..., Any], when: str):
-        if not callable(function):
-            raise TypeError(f"a hook is a function, not {describe(function)}")
-        self.module, self.function = module, function
-        module._hooks = {**module._hooks, self: when}
-        settings.part_replaced()
-
-    def remove(self) -> None:
-        """Take the hook away; a second time does nothing."""
-        self.module._hooks = {hook: when for hook, when in self.module._hooks.items() if hook is not self}
-        settings.part_replaced()
-
-    def __enter__(self) -> "Hook":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.remove()
 
 
 def _walk(module: Module, path: str, seen: set[int] | None) -> Iterator[tuple[str, Module]]:
