@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from copy import deepcopy
 from functools import update_wrapper
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,10 @@ class Captured:
         from tinygrad_scratch.capture.export import export
 
         return export(self.plan, Path(path))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Captured":
+        """In a copy of a module, its captured methods are the copy's, to be recorded anew."""
+        return Captured(deepcopy(self.function, memo), self.backend, self.rewrites, self._wanted)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """A captured method is captured for each instance."""

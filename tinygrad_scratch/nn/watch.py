@@ -12,7 +12,7 @@ from tinygrad_scratch._typing import Array
 from tinygrad_scratch.context import enable_grad
 from tinygrad_scratch.nn.module import Module
 from tinygrad_scratch.nn.observe import layers, observed
-from tinygrad_scratch.tensor import Tensor
+from tinygrad_scratch.tensor import Tensor, as_tensor
 from tinygrad_scratch.transforms import gradients
 
 CONSTANT = 1e-3
@@ -123,8 +123,8 @@ def look(model: Module, loss: Callable[..., Any], batch: tuple[Any, ...], step: 
     outputs: list[tuple[str, Module, Tensor]] = []
 
     def seen(path: str, layer: Module, output: Any) -> None:
-        if isinstance(output, Tensor):
-            outputs.append((path, layer, output))
+        if isinstance(output, (Tensor, np.ndarray)):
+            outputs.append((path, layer, as_tensor(output)))
 
     twin = observed(model, seen)
     with enable_grad():
