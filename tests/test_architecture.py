@@ -21,7 +21,7 @@ READING_ORDER = [
     "array_api", "interchange",
     "record", "anomaly", "trees", "forward", "batch",
     "transforms", "random", "optimize", "data",
-    "special", "stats",
+    "special", "stats", "fft",
     "capture", "nn", "optim", "testing",
 ]  # fmt: skip
 """Imports point only upwards in this list; within a package at the end of it (capture, nn, testing), in no circle."""

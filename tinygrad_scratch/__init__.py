@@ -50,6 +50,7 @@ __all__ = [
     "elementwise",
     "enable_grad",
     "errors",
+    "fft",
     "general",
     "grad",
     "gradients",
@@ -79,7 +80,7 @@ __all__ = [
 ]
 
 
-_LATE = frozenset("array_api capture data errors nn optim optimize random special stats testing trees".split())
+_LATE = frozenset("array_api capture data errors fft nn optim optimize random special stats testing trees".split())
 """What is imported when it is first used."""
 
 

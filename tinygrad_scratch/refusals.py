@@ -3,7 +3,7 @@
 The errors (``protocols``) and the list of all of NumPy's functions (``manifest``, docs/numpy.md) both say what stands here.
 
 >>> message("fft.rfft")
-'np.fft.rfft is not differentiable here: complex numbers are not supported; use a real formulation'
+'np.fft.rfft is not differentiable here: complex numbers are not supported; use tg.fft, where a spectrum is a pair of real Tensors, (real, imag)'
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ REFUSALS = (
     Refusal("frombuffer fromfile fromfunction fromiter fromstring genfromtxt loadtxt", "`like` asks for an array read from elsewhere", "tg.Tensor(np.loadtxt(...))"),
     Refusal("save savetxt", "files hold arrays", "np.save(file, t.numpy())"),
     Refusal("savez savez_compressed", "files hold arrays", "t.numpy(), or a state_dict"),
-    Refusal("fft.*", "complex numbers are not supported", "a real formulation"),
+    Refusal("fft.*", "complex numbers are not supported", "tg.fft, where a spectrum is a pair of real Tensors, (real, imag)"),
     Refusal("lib.scimath.*", "complex numbers are not supported, and its answers may be complex", "the function of the same name in np, where the answer is real"),
     Refusal("linalg.eig linalg.eigvals", "the eigenvalues of a matrix that is not symmetric may be complex", "np.linalg.eigh or np.linalg.eigvalsh for symmetric matrices"),
     Refusal("roots", "the zeros of a polynomial may be complex", "a few steps of Newton's method from np.roots(t.numpy())"),
