@@ -8,6 +8,7 @@ with probability 0 (Freivalds 1977); where the two differ, and where the trial f
 
 import inspect
 from collections.abc import Callable, Iterator
+from threading import local
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,14 @@ _KNOWN: dict[Any, Any] = {}
 """(row, which input moves, shapes, options) -> the way in which it takes many, or None."""
 
 _MOST_KNOWN = 4096
+
+
+class _Depth(local):
+    now = 0
+
+
+_depth = _Depth()
+"""How many recorded general rows this thread is within."""
 
 
 def in_batches(count: int) -> Tangent:
@@ -50,8 +59,15 @@ def _padded(t: Any, ndim: int) -> Any:
 
 
 def _recorded(op: Op, tangents: Tangents, inputs: list[Any], y: Any, options: dict[str, Any], count: int) -> Any:
-    """The tangent of a general row for a placeholder, as a graph of rows that the tangents are pushed through."""
+    """The tangent of a general row for a placeholder, as a graph of rows that the tangents are pushed through.
+
+    A general row within that graph (solve's is made of solve) takes its tangents one by one: it could go on for ever.
+    """
     moved = [i for i, t in enumerate(tangents) if t is not None]
+    if _depth.now:
+        columns = [[t if t is None else t[k] for t in tangents] for k in range(count)]
+        found = [TANGENTS["general"](op, column, inputs, y, options) for column in columns]
+        return None if found[0] is None else np.stack(found)
     places: Tangents = [None] * len(tangents)
     for i in moved:
         shape = tangents[i].shape[1:]
@@ -61,7 +77,11 @@ def _recorded(op: Op, tangents: Tangents, inputs: list[Any], y: Any, options: di
     if not isinstance(graph, Tensor) or not graph.requires_grad:
         return None
     lift = any(isinstance(tangents[i], Tensor) for i in moved)
-    return push([graph], {id(places[i]): tangents[i] for i in moved}, lift, in_batches(count))[0]
+    _depth.now += 1
+    try:
+        return push([graph], {id(places[i]): tangents[i] for i in moved}, lift, in_batches(count))[0]
+    finally:
+        _depth.now -= 1
 
 
 def _together(op: Op, tangents: Tangents, inputs: list[Any], y: Any, options: dict[str, Any], count: int) -> Any:
