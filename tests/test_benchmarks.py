@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import capture, graphs, imports, measure, ops, steps, training
+from benchmarks import capture, graphs, imports, measure, ops, papers, steps, training
 from benchmarks.hand_derived import NETWORKS
 from benchmarks.peers import PEERS, YARDSTICK
 from benchmarks.worker import Loaded, Worker, problem
@@ -211,3 +211,22 @@ def test_paired_ratio_of_equals_is_a_number():
     ratio, seconds = measure.paired_ratio(lambda: None, lambda: None, rounds=3, block=0.0001)
     assert ratio > 0
     assert seconds > 0
+
+
+# ---- papers ----------------------------------------------------------------------------------------------------------
+
+
+def test_papers(tmp_path, capsys):
+    papers.main(["--quick", "--peers", "preallocated", "--out", str(tmp_path)])
+    results = written(tmp_path, "papers.json")
+    assert list(results["papers"]) == ["jhu", "ncsu", "lab2", "ecse4850", "kth"]
+    for found in results["papers"].values():
+        assert set(found["seconds"]) == {YARDSTICK, "preallocated"}
+        assert min(found["seconds"].values()) > 0
+    assert "ecse4850" in capsys.readouterr().out
+
+
+def test_the_papers_steps_are_counted():
+    counts = papers.count_steps("kth")
+    online = [count for network, count in counts.items() if network.batch == 1 and not network.momentum]
+    assert sum(online) == 60_000 * (4 * 35 + 3) + 100  # four rates, three first epochs of a sample, a sample online

@@ -63,6 +63,7 @@ REMEDIES: dict[str, dict[str, object]] = {
     "none": {},
     "Glorot": {"init": "glorot", "std": 4.0},
     "ReLU": {"activation": "relu", "init": "he"},
+    "auto-encoders": {"pretrain": 1, "init": "glorot", "std": 1.0},
     "Adam": {"optimizer": "adam", "lr": 0.001, "init": "glorot", "std": 1.0},
 }
 REMEDIED = {
