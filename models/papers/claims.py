@@ -124,6 +124,7 @@ class Outcome:
                 for c, *more in self.checks
             ],
             "cpu_seconds": round(self.seconds, 1),
+            "settings": {label: task.to_json() for label, task in self.claim.tasks.items()},
         }
 
 

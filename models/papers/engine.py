@@ -65,6 +65,9 @@ def do(task: Task, data_dir: str | None, backend: str) -> tuple[Record, dict[str
         nonlocal last
         if _told is not None and time.monotonic() - last > 0.3:
             last = time.monotonic()
+            parent = multiprocessing.parent_process()
+            if parent is not None and not parent.is_alive():
+                raise SystemExit("nobody waits for this run any more")
             with contextlib.suppress(queue.Full):
                 _told.put_nowait((task.key, done))
 

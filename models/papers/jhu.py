@@ -17,7 +17,7 @@ CHANCE = 80.0
 
 
 def network(*hidden: int, lr: float = 0.06, batch_size: int = 1, epochs: int = 5, **changes: object) -> Task:
-    """784-hidden-10, sigmoid, half the squared error, learning from wrong answers alone; 300,000 examples."""
+    """784-hidden-10, sigmoid, the output's error itself as its delta, learning from wrong answers; 300,000 examples."""
     phase = Phase(
         epochs=epochs,
         lr=lr,
@@ -25,7 +25,7 @@ def network(*hidden: int, lr: float = 0.06, batch_size: int = 1, epochs: int = 5
         record=max(1, 1_000 // batch_size),
         evaluate=max(1, 10_000 // batch_size),
     )
-    settings: dict[str, object] = {"init": "default", "scale": 0.5, "only_wrong": True, **changes}
+    settings: dict[str, object] = {"init": "default", "loss": "bce", "only_wrong": True, **changes}
     return Task(sizes=(784, *hidden, 10), phases=(phase,), **settings)  # type: ignore[arg-type]
 
 
@@ -256,8 +256,9 @@ PAPER = Paper(
     name="jhu",
     title="Implementing and Analyzing Feedforward Deep Neural Networks with Backpropagation",
     authors="Andrew Dykman and Greg Langer, Johns Hopkins University",
-    setting="784-hidden-10, sigmoid everywhere, half the squared error; online over 300,000 examples (five passes), "
-    "learning only from examples that are answered wrongly; batches use the mean gradient at the same rate.",
+    setting="784-hidden-10, sigmoid everywhere; online over 300,000 examples (five passes), learning only from examples "
+    "that are answered wrongly; what is propagated back from the outputs is their difference from the label; batches use "
+    "the mean gradient at the same rate.",
     choices=(),
     claims=(
         Claim("jhu-lr-0.001", "Fig. 1", "(300,100), lr 0.001: not converged after 300,000 examples.",

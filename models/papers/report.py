@@ -2,6 +2,7 @@
 
 import base64
 import html
+import json
 import os
 import platform
 from collections.abc import Iterator
@@ -102,11 +103,15 @@ def claim_box(result: dict[str, Any]) -> str:
     table = f'<div class="wide"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>' if rows else ""
     seeds = ", ".join(map(str, result["seeds"])) or "none"
     note = f'<p class="note">{text(result["note"])}</p>' if result["note"] else ""
+    settings = "".join(
+        f"<li>{text(label)}: <code>{text(json.dumps(told))}</code></li>" for label, told in result["settings"].items()
+    )
     return (
         f'<article id="{result["id"]}"><h4><code>{text(result["id"])}</code> <span class="where">{text(result["where"])}'
         f'</span> <span class="verdict {verdict.replace(" ", "-")}">{MARKS[verdict]} {verdict}</span></h4>'
         f"<p>{text(result['reported'])}</p>{table}{note}"
-        f'<p class="small">seeds {seeds}; {result["cpu_seconds"]:.1f} s of computing</p></article>'
+        f'<details class="small"><summary>seeds {seeds}; {result["cpu_seconds"]:.1f} s of computing; settings</summary>'
+        f"<ul>{settings}</ul></details></article>"
     )
 
 
