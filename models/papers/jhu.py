@@ -31,8 +31,8 @@ def network(*hidden: int, lr: float = 0.06, batch_size: int = 1, epochs: int = 5
 
 RATES = {f"lr {lr:g}": network(300, 100, lr=lr) for lr in (0.001, 0.01, 0.03, 0.06, 0.10, 0.20)}
 SHAPES = {
-    "shape 0 (350,175,85,40,20)": network(350, 175, 85, 40, 20),
-    "shape 1 (300,150,75,40)": network(300, 150, 75, 40),
+    "shape 0 (350,175,85,40,20)": network(350, 175, 85, 40, 20, probe=True),
+    "shape 1 (300,150,75,40)": network(300, 150, 75, 40, probe=True),
     "shape 2 (280,130,60)": network(280, 130, 60),
     "shape 3 (250,100)": network(250, 100),
     "shape 4 (175)": network(175),
@@ -54,15 +54,15 @@ DEEP = {"shape 0": (350, 175, 85, 40, 20), "shape 1": (300, 150, 75, 40)}
 def remedied(*hidden: int, **changes: object) -> Task:
     """A deep shape with all answers, batches of 50 and momentum: the common ground of the remedies."""
     settings: dict[str, object] = {"loss": "bce", "init": "default", **changes}
-    lr = settings.pop("lr", 0.02)
-    phases = (Phase(epochs=8, lr=lr, batch_size=50, momentum=0.9),)  # type: ignore[arg-type]
+    lr, epochs = settings.pop("lr", 0.04), settings.pop("epochs", 6)
+    phases = (Phase(epochs=epochs, lr=lr, batch_size=50, momentum=0.9),)  # type: ignore[arg-type]
     return Task(sizes=(784, *hidden, 10), phases=phases, **settings)  # type: ignore[arg-type]
 
 
 REMEDIES: dict[str, dict[str, object]] = {
-    "none": {},
+    "none": {"epochs": 3},
     "Glorot": {"init": "glorot", "std": 4.0},
-    "ReLU": {"activation": "relu", "init": "he"},
+    "ReLU": {"activation": "relu", "init": "he", "lr": 0.02},
     "auto-encoders": {"pretrain": 1, "init": "glorot", "std": 1.0},
     "Adam": {"optimizer": "adam", "lr": 0.001, "init": "glorot", "std": 1.0},
 }
@@ -71,10 +71,7 @@ REMEDIED = {
     for shape, hidden in DEEP.items()
     for name, changes in REMEDIES.items()
 }
-PROBED = {
-    "shape 0": network(350, 175, 85, 40, 20, probe=True),
-    "shape 1": network(300, 150, 75, 40, probe=True),
-}
+PROBED = {name[:7]: task for name, task in SHAPES.items() if task.probe}
 
 
 def errors(record: Record) -> list[float]:
