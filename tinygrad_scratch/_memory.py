@@ -18,11 +18,12 @@ class Slab(np.ndarray[Any, np.dtype[Any]]):
 
 
 def placed(shape: Shape, dtype: Any, offset: int, order: Any = "C") -> Array:
-    """An uninitialised array at an address that is `offset` modulo a page, at the start of a cache line."""
+    """An uninitialised array at the start of a cache line; one of a page or more, at an address that is `offset` modulo a page."""
     dtype = np.dtype(dtype)
     count = int(np.prod(shape)) * dtype.itemsize
-    raw = Slab((count + PAGE,), np.uint8)
-    start = (offset // LINE * LINE - raw.ctypes.data) % PAGE
+    room = PAGE if count >= PAGE else LINE
+    raw = Slab((count + room,), np.uint8)
+    start = (offset // LINE * LINE - raw.ctypes.data) % room
     return np.ndarray(shape, dtype, buffer=raw, offset=start, order=order)
 
 
