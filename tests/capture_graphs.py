@@ -7,6 +7,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 import tinygrad_scratch as tg
+from tinygrad_scratch.random import uniform
 
 MOST = 96  # elements of any Tensor
 SMOOTH = [
@@ -82,6 +83,7 @@ class World:
         self.parameters.append(tg.as_tensor(np.asfortranarray(draw(4, 3))).requires_grad_())
         self.buffers = [tg.Tensor(draw(3, 4)), tg.Tensor(draw(3))]
         self.table = draw(4, 3)
+        self.rng = np.random.default_rng(seed + 1)
 
     def values(self):
         return [t._data for t in (*self.parameters, *self.buffers)]
@@ -170,7 +172,7 @@ def viewed(m, a, b, c):
     rest = (slice(None),) * axis
     choices = [
         lambda: p.T, lambda: p.reshape(-1), lambda: p.reshape((*p.shape[1:], p.shape[0])), lambda: p[None],
-        lambda: p[(*rest, slice(b % 2, None, 2 if n > 2 else 1))], lambda: p[(*rest, c % n)], lambda: np.flip(p, axis=axis),
+        lambda: p[(*rest, slice(b % 2, None, 2 if n > 2 else 1))], lambda: p[(*rest, c % n)] if p.shape[axis] else p, lambda: np.flip(p, axis=axis),
         lambda: np.swapaxes(p, axis, -1), lambda: np.squeeze(p), lambda: np.broadcast_to(p, (2, *p.shape)), lambda: p[..., None],
         lambda: np.moveaxis(p, 0, -1), lambda: p.detach(), lambda: np.copy(p), lambda: p[(*rest, slice(n, None))],
     ]  # fmt: skip
@@ -232,11 +234,12 @@ def integers(m, a, b, c):
 
 def changed(m, a, b, c):
     """A buffer, or a result without a graph, changes in place."""
-    targets = [t for t in (*m.world.buffers, *m.owned) if id(t) not in m.used or not tg.is_grad_enabled()]
+    others = [] if tg.is_grad_enabled() else m.world.parameters
+    targets = [t for t in (*m.world.buffers, *others, *m.owned) if id(t) not in m.used or not tg.is_grad_enabled()]
     if not targets:
         return
     target, value = targets[a % len(targets)], m.pick(b).detach()
-    if target.requires_grad or value.shape not in ((), target.shape) or value.dtype != target.dtype:
+    if value.shape not in ((), target.shape) or value.dtype != target.dtype:
         value = 0.125
     with tg.no_grad():
         if c % 3 == 0:
@@ -254,8 +257,24 @@ def constants(m, a, b, c):
             lambda: np.ones_like(p),
             lambda: tg.as_tensor(np.linspace(0, 1, 4, dtype=m.x.dtype)),
             lambda: np.zeros_like(p) + 0.5,
-        ][c % 3]()
+            lambda: p * np.float64(0.5),
+            lambda: np.float32(2) - p,
+        ][c % 5]()
     )
+
+
+def differentiated(m, a, b, c):
+    """A derivative within the step, to be differentiated again."""
+    p, q = m.pick(a), m.world.parameters[b % 4]
+    if tg.is_grad_enabled() and p.requires_grad and p.dtype.kind == "f":
+        m.push(tg.gradients(np.sum(np.tanh(p) * q.reshape(-1)[0]), [q], create_graph=c % 2 == 1)[0])
+
+
+def drawn(m, a, b, c):
+    """Dropout, which draws anew in every call."""
+    p = m.pick(a)
+    if p.dtype.kind == "f":
+        m.push(p * (uniform(p.shape, m.world.rng) >= 0.5))
 
 
 LINES = [
@@ -276,6 +295,8 @@ LINES = [
     integers,
     changed,
     constants,
+    differentiated,
+    drawn,
 ]
 
 
@@ -298,7 +319,7 @@ def step_of(program, world):
         if how == 2:
             return loss, tg.gradients(loss, world.parameters), results(m, first, second)
         for p in world.parameters:
-            p.grad = None
+            p.zero_grad()
         loss.backward()
         if how == 3:
             return {"loss": loss, "rest": results(m, first, second)}

@@ -89,3 +89,67 @@ def test_fused_rows_of_other_dtypes(dtype):
     captured, expected = tg.capture(step, backend="numpy", rewrites=False), arrays_of(step(x))
     for _ in range(4):
         assert_same(arrays_of(captured(x)), expected)
+
+
+@needs_numba
+@pytest.mark.parametrize("view", [lambda b: np.flip(b), lambda b: b[0], lambda b: b[1:2], lambda b: b])
+def test_changes_in_place_that_read_what_they_change(view):
+    mine, theirs = (tg.Tensor([1.0, 2.0, 3.0, 4.0]) for _ in range(2))
+
+    def step_of(b):
+        def step(x):
+            b.__iadd__(view(b))
+            b.__imul__(x)
+            return b * 1
+
+        return step
+
+    captured, eager = tg.capture(step_of(mine), backend="numba"), step_of(theirs)
+    for _ in range(4):
+        assert captured(np.array(0.5)).tolist() == eager(np.array(0.5)).tolist()
+    assert not captured.plan.fallback
+
+
+def test_a_product_with_one_that_lies_otherwise_keeps_its_order():
+    """Sums are of the order in which memory lies, and 1 * x of another one than x."""
+    weight = tg.as_tensor(np.asfortranarray(np.random.default_rng(0).random((40, 30))))
+
+    def step(x):
+        return np.sum(np.ones((40, 30)) * np.tanh(weight * x))
+
+    captured = tg.capture(step, backend="numpy", rewrites=False)
+    for n in range(20):
+        x = np.array(n / 7)
+        assert captured(x).tolist() == step(tg.as_tensor(x)).tolist()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_detached_parameter_is_followed_when_it_is_replaced(backend):
+    w, u = (tg.Tensor([1.0, 2.0], requires_grad=True) for _ in range(2))
+    step = tg.capture(lambda x: (w.detach() * x, u.detach()[:1] + x), backend=backend)
+    for n in range(6):
+        if n > 2:
+            w.data, u.data = np.full(2, n * 1.0), np.full(2, n * 2.0)
+        product, total = step(np.array(2.0))
+        assert product.tolist() == (w.data * 2).tolist()
+        assert total.tolist() == [u.data[0] + 2]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_of_parameters_that_the_step_only_forgets(backend):
+    w, unused = (tg.Tensor([1.0, 2.0], requires_grad=True) for _ in range(2))
+    optimizer = tg.optim.SGD([w, unused], lr=0.1)
+
+    @tg.capture(backend=backend)
+    def step(x):
+        loss = np.sum(w * x)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    for n in range(8):
+        if n in (3, 5, 6):
+            np.sum(unused * 2).backward()
+        step(np.ones(2))
+        assert unused.grad is None

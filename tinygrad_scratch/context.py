@@ -39,6 +39,13 @@ class _State(threading.local):
 state = _State()
 
 
+def met(tensor: Any) -> None:
+    """Tell a listener that wants to know (capture) of a Tensor that the program uses, though by no operation."""
+    mode = state.mode
+    if mode is not True and mode is not False and hasattr(mode, "met"):
+        mode.met(tensor)
+
+
 class during:  # noqa: N801
     """Context manager: tells a listener that wants to know (capture, for its comments) which part of a step runs."""
 

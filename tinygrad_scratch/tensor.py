@@ -13,7 +13,7 @@ from tinygrad_scratch import protocols
 from tinygrad_scratch._memory import Slab
 from tinygrad_scratch._typing import Array, Shape
 from tinygrad_scratch.backward import own, pull
-from tinygrad_scratch.context import during, is_grad_enabled, set_grad_enabled, state
+from tinygrad_scratch.context import during, is_grad_enabled, met, set_grad_enabled, state
 from tinygrad_scratch.errors import GraphError, describe
 
 next_rank = count(1).__next__
@@ -131,6 +131,7 @@ class Tensor:
 
     def detach(self) -> "Tensor":
         """The same values as a new Tensor without a graph. It shares memory, so it cannot be changed in place."""
+        met(self)
         return wrap(self._data.view())
 
     def item(self) -> float:
@@ -229,6 +230,7 @@ class Tensor:
     def zero_grad(self) -> None:
         """Forget the gradient: ``grad`` is None again."""
         self.grad = None
+        met(self)
 
     # -- changing it -----------------------------------------------------------------------------------------------
 

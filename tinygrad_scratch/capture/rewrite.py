@@ -81,13 +81,15 @@ def plain_numbers(instrs: list[Instr], outputs: list[Var]) -> list[Instr]:
 
 
 def drop_ones(instrs: list[Instr], outputs: list[Var]) -> list[Instr]:
-    """x * 1 is x, if it is of the same dtype, and no view of the product or change of x tells them apart."""
+    """x * 1 is x, if it is of the same dtype and lies alike (or its sum would be of another order), and no view of the product
+    or change of x tells them apart."""
     swap: dict[int, Any] = {}
     kept, changed, shown = [], changed_in_place(instrs), {id(i.out.base) for i in instrs}
     for instr in instrs:
         instr.inputs = [swap.get(id(x), x) if isinstance(x, Var) else x for x in instr.inputs]
         apart = id(instr.out) in shown | changed
-        same = [x for x in instr.vars if x.dtype == instr.out.dtype and id(x.root) not in changed and not apart]
+        alike = [x for x in instr.vars if (x.dtype, x.strides) == (instr.out.dtype, instr.out.strides)]
+        same = [x for x in alike if id(x.root) not in changed and not apart]
         if (
             instr.op.__name__ == "multiply"
             and not instr.in_place

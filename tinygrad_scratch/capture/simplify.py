@@ -29,6 +29,8 @@ def row(name: str, inputs: list[Any], out: Var, like: Instr) -> Instr:
 def simple_rows(instr: Instr) -> list[Instr]:
     """The rows that a row stands for; Unsupported for indexing that is no loop over the answer's elements."""
     name, index = instr.op.__name__, instr.options.get("index", ())
+    if instr.in_place:
+        return _apart(instr)
     if name == "getitem" and ARRAY not in index:  # one element, which NumPy copies
         return [row("spread", [part(instr.vars[0], index)], instr.out, instr)]
     if name == "getitem":
@@ -55,6 +57,15 @@ def simple_rows(instr: Instr) -> list[Instr]:
     if name == "concatenate":
         return _joined(instr)
     return [instr]
+
+
+def _apart(instr: Instr) -> list[Instr]:
+    """A change in place that reads its own memory at other elements reads a copy, made before: so does NumPy."""
+    copies: list[Instr] = []
+    for n, x in enumerate(instr.inputs):
+        if isinstance(x, Var) and x.root is instr.out.root and x is not instr.out:
+            instr.inputs[n] = _copied(x, instr, copies)
+    return [*copies, instr]
 
 
 def _gathered(instr: Instr) -> list[Any]:

@@ -195,6 +195,10 @@ class Trace:
                 made[name] = wrap(var.array)
         return made
 
+    def met(self, tensor: Tensor) -> None:
+        """A Tensor whose gradient is forgotten, or whose memory another Tensor will show: it is looked at in every call."""
+        self._operand(tensor._data, tensor)
+
     def outside(self, tensor: Tensor) -> Var:
         """A Tensor from outside that is read by reference."""
         var = Var("external", tensor._data, tensor=tensor)

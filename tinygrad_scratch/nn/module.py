@@ -11,7 +11,7 @@ import numpy as np
 
 from tinygrad_scratch._memory import settled
 from tinygrad_scratch._typing import Array
-from tinygrad_scratch.context import settings
+from tinygrad_scratch.context import met, settings
 from tinygrad_scratch.errors import describe
 from tinygrad_scratch.nn.hook import Hook
 from tinygrad_scratch.tensor import Tensor, next_rank
@@ -271,6 +271,7 @@ class Module:
         """Forget the gradients of all parameters: each ``grad`` is None again."""
         for parameter in self.parameters():
             parameter.grad = None
+            met(parameter)
 
     # -- showing it ------------------------------------------------------------------------------------------------
 

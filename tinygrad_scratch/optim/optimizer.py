@@ -15,7 +15,7 @@ import numpy as np
 
 from tinygrad_scratch._memory import beside, placed
 from tinygrad_scratch._typing import Array
-from tinygrad_scratch.context import no_grad, settings, state
+from tinygrad_scratch.context import met, no_grad, settings, state
 from tinygrad_scratch.errors import describe
 from tinygrad_scratch.tensor import Tensor, next_rank, wrap
 
@@ -101,6 +101,7 @@ class Optimizer:
         for group in self.param_groups:
             for p in group["params"]:
                 p.grad = None
+                met(p)
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add parameters with options of their own: ``{"params": [...], "lr": 0.01}``."""
