@@ -18,6 +18,7 @@ COMMANDS = {
         "the array API standard: which of its functions, and which libraries' functions, work on Tensors",
     ),
     "import": ("imports", "import time over NumPy's own, and the size of the wheel"),
+    "optimizers": ("optimizers", "one update by each optimizer, beside torch's foreach and fused ones"),
     "papers": ("papers", "all training steps of the reproduced papers, beside hand-derived NumPy and torch"),
     "training": ("training", "training MNIST, beside hand-derived NumPy and torch"),
 }

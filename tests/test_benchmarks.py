@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import capture, graphs, imports, measure, ops, papers, steps, training
+from benchmarks import capture, graphs, imports, measure, ops, optimizers, papers, steps, training
 from benchmarks.hand_derived import NETWORKS
 from benchmarks.peers import PEERS, YARDSTICK
 from benchmarks.worker import Loaded, Worker, problem
@@ -160,6 +160,16 @@ def test_graphs(tmp_path):
             assert run["kept_objects"] < 200
 
 
+def test_optimizers(tmp_path, capsys):
+    optimizers.main(["--quick", "--optimizers", "Adam", "RMSprop", "--out", str(tmp_path)])
+    for found in written(tmp_path, "optimizers.json")["optimizers"].values():
+        assert {"eager", "captured"} <= set(found)
+        for figures in found.values():
+            assert figures["agrees"]
+            assert len(figures["seconds"]) == 2
+    assert "microseconds" in capsys.readouterr().out
+
+
 def test_imports(tmp_path, capsys):
     imports.main(["--quick", "--no-wheel", "--out", str(tmp_path)])
     found = written(tmp_path, "import.json")["imports"]
@@ -188,6 +198,7 @@ def test_command_line(capsys):
         "capture",
         "ops",
         "graphs",
+        "optimizers",
         "import",
         "training",
         "precision",
