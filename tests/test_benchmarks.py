@@ -199,6 +199,7 @@ def test_command_line(capsys):
         "ops",
         "graphs",
         "optimizers",
+        "papers",
         "import",
         "training",
         "precision",
