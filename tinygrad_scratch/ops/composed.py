@@ -44,7 +44,7 @@ def reshape(a: Any, shape: Any, order: str = "C", *, copy: bool | None = None) -
         raise NotDifferentiableError(
             f"np.reshape(order={order!r}) of a Tensor: its memory order is no part of it; use 'C' or 'F'"
         )
-    return shaping.reshape(a, shape=shape)
+    return shaping.reshape(a, shape=(shape,) if isinstance(shape, (int, np.integer)) else shape)
 
 
 @implements(np.ravel)
