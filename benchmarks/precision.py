@@ -92,7 +92,6 @@ SATURATED: dict[str, Any] = {
     "every backward (scipy.special.expit has it)",
 }
 ROUNDED: dict[str, Any] = {"bound": 500.0, "why": "NumPy takes the sine of a rounded pi x, 2 x ulps, of values too"}
-CANCELS: dict[str, Any] = {"bound": 100.0, "why": "a difference of two nearly equal Bessel functions, 2 x ulps"}
 SIDES = (*NEAR_0, 0.5, 1.0, 2.0, 5.0)
 UNIT = (*NEAR_0, 0.5, 0.9, 1 - 1e-6, 1 - 1e-15)
 
@@ -233,7 +232,7 @@ def gammas() -> Iterator[Case]:
     )
     log_beta: Real = lambda a, b: mp.loggamma(a) + mp.loggamma(b) - mp.loggamma(a + b)  # noqa: E731
     yield Case("betaln", sp.betaln, log_beta, step, shapes)
-    incomplete = [(0.5, 1e-8), (1.0, 1.0), (2.5, 30.0), (30.0, 25.0), (100.0, 120.0)]
+    incomplete = [(0.5, 1e-8), (1.0, 1.0), (2.5, 30.0), (30.0, 25.0), (100.0, 120.0), (1e4, 9.9e3), (1e6, 1e6 + 1)]
     density: Real = lambda a, x: mp.exp((a - 1) * mp.log(x) - x - mp.loggamma(a))  # noqa: E731
     yield Case(
         "gammainc, second",
@@ -242,8 +241,8 @@ def gammas() -> Iterator[Case]:
         density,
         incomplete,
         argument=1,
-        bound=200.0,
-        why="exp of a difference: a log(a) ulps",
+        bound=12.0,
+        why="the density far out is exp of a large number",
     )
 
 
@@ -252,7 +251,7 @@ def bessels() -> Iterator[Case]:
     mp: Any = import_module("mpmath")
     sp: Any = import_module("scipy.special")
 
-    bessel = both(1e-8, 1e-3, 0.5, 2.0, 7.0, 15.0, 30.0, 100.0)
+    bessel = both(1e-8, 1e-3, 0.5, 2.0, 7.0, 15.0, 30.0, 100.0, 700.0)
     i = mp.besseli
     yield Case("i0", sp.i0, lambda x: i(0, x), lambda x: i(1, x), bessel)
     yield Case("i1", sp.i1, lambda x: i(1, x), lambda x: i(0, x) - i(1, x) / x, bessel)
@@ -263,7 +262,6 @@ def bessels() -> Iterator[Case]:
         lambda x: i(0, x) * down(x),
         lambda x: (i(1, x) - mp.sign(x) * i(0, x)) * down(x),
         bessel,
-        **CANCELS,
     )
     yield Case(
         "i1e",
@@ -271,7 +269,6 @@ def bessels() -> Iterator[Case]:
         lambda x: i(1, x) * down(x),
         lambda x: (i(0, x) - i(1, x) / x - mp.sign(x) * i(1, x)) * down(x),
         bessel,
-        **CANCELS,
     )
 
 

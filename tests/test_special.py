@@ -26,6 +26,13 @@ def test_every_promise_of_rows_holds(row):
         check_op(tg.OPS[row], seed)
 
 
+@pytest.mark.parametrize(("a", "slope"), [(0.5, np.inf), (1.0, 1.0), (2.0, 0.0), (20.0, 0.0)])
+def test_the_incomplete_gamma_function_begins(a, slope):
+    x = Tensor(0.0, requires_grad=True)
+    scipy_special.gammainc(a, x).backward()
+    assert x.grad.item() == slope
+
+
 @pytest.mark.parametrize("row", ["special_erf", "special_beta", "special_log_ndtr", "special_i1", "special_gammainc"])
 def test_captured(row, tmp_path, monkeypatch):
     monkeypatch.setenv("TINYGRAD_SCRATCH_CACHE", str(tmp_path))
