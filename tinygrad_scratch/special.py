@@ -125,7 +125,7 @@ def _gamma_density(a: Any, x: Any) -> Any:
     tail = sum(v ** (2 * n + 1) / (2 * n + 1) for n in range(12, 0, -1))
     excess = np.where(np.abs(v) < 0.1, u * v - 2 * tail, u - np.log(x / a))
     rest = sum(c / a ** (2 * n + 1) for n, c in enumerate(_STIRLING))
-    return np.where(a > 10, a / x * np.exp(-a * excess - rest) / np.sqrt(2 * np.pi * a), direct)
+    return np.where(a > 10, np.exp(-a * excess - rest) * np.sqrt(a / (2 * np.pi)) / x, direct)
 
 
 def _bell_moment(x: Any, order: int = 0) -> Any:
