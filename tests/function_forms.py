@@ -46,7 +46,7 @@ FORMS = {
     # methods of ufuncs
     np.ufunc.reduce: [
         (np.logaddexp.reduce, (M,)), (lambda x: np.logaddexp.reduce(x, axis=(0, 1)), (M,)), (lambda x: np.hypot.reduce(x, axis=1), (P,)), (lambda x: np.subtract.reduce(x, axis=-1), (M,)),
-        (lambda x: np.divide.reduce(x, axis=0, keepdims=True), (P,)), (lambda x: np.power.reduce(x, axis=0), (P,)), (lambda x: np.logaddexp.reduce(x, axis=1, where=MASK, initial=0.5), (M,)),
+        (lambda x: np.divide.reduce(x, axis=0, keepdims=True), (P,)), (lambda x: np.logaddexp.reduce(x, axis=1, where=MASK, initial=0.5), (M,)),
         (lambda x: np.logaddexp2.reduce(x, axis=0), (M,)), (lambda x: np.fmax.reduce(x, axis=None), (M,)), (lambda x: np.add.reduce(x, 1, where=MASK, initial=2.0), (M,)),
         (lambda x: np.multiply.reduce(x, axis=1, where=MASK), (M,)), (lambda x: np.maximum.reduce(x, axis=0, initial=0.3), (M,)), (lambda x: np.minimum.reduce(x, axis=0, initial=9.0, where=MASK), (M,)),
         (lambda x: np.hypot.reduce(x, axis=1, where=MASK), (P,)), (lambda x: np.logaddexp.reduce(x, axis=1, keepdims=True), (M,)),

@@ -62,7 +62,7 @@ def _cumsum_rule(g: Any, y: Any, x: Any, axis: int = 0) -> Any:
 def _logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """log(sum(exp(x))) over `axis`, without overflow: the largest value is taken out first."""
     x = real(x)
-    top = np.maximum.reduce(x, axis=axis, keepdims=True)
+    top = np.maximum.reduce(x, axis=axis, keepdims=True, initial=-np.inf)
     top = np.where(np.isfinite(top), top, 0)
     with np.errstate(divide="ignore"):  # the logarithm of an empty or all -inf sum is -inf
         y = np.log(np.add.reduce(np.exp(x - top), axis=axis, keepdims=True)) + top

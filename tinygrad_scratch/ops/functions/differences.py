@@ -42,6 +42,9 @@ def _edge(value: Any, a: Any, axis: int) -> Any:
 def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Any:
     """np.ediff1d: the differences of neighbours, between what is given."""
     ary = np.ravel(array(ary))
+    for end in (to_begin, to_end):
+        if end is not None and not np.can_cast(array(end).dtype, ary.dtype, "same_kind"):
+            raise TypeError(f"np.ediff1d: an end of dtype {array(end).dtype} does not fit differences of {ary.dtype}")
     ends = [None if end is None else np.astype(np.ravel(array(end)), ary.dtype) for end in (to_begin, to_end)]
     parts = [ends[0], ary[1:] - ary[:-1], ends[1]]
     return np.concatenate([part for part in parts if part is not None])
@@ -90,7 +93,10 @@ def _slope(f: Any, spacing: Any, axis: int, edge_order: int) -> Any:
     h = np.diff(spacing) if spacing.ndim else np.broadcast_to(spacing, (n - 1,))
     step = np.diff(f, axis=-1) / h  # slopes between neighbours
     left, right = h[:-1], h[1:]
-    inside = (right * step[..., :-1] + left * step[..., 1:]) / (left + right)
+    if spacing.ndim:
+        inside = (right * step[..., :-1] + left * step[..., 1:]) / (left + right)
+    else:  # the element itself takes no part
+        inside = (f[..., 2:] - f[..., :-2]) / (2 * spacing)
     first, last = step[..., :1], step[..., -1:]
     if edge_order == 2:
         bend = (step[..., 1:] - step[..., :-1]) / (left + right)

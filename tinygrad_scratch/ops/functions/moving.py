@@ -6,6 +6,7 @@ back from all of its copies.
 
 from collections.abc import Callable
 from itertools import accumulate, pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -189,6 +190,6 @@ def axes_last(x: Any, axis: Any, keepdims: bool) -> tuple[Any, Callable[[Any, An
     """(x with `axis` as one last axis, f(y, front): the last axis of y in front, as `front`, the reduced axes restored)."""
     gone = tuple(range(x.ndim)) if axis is None else normalize_axis_tuple(axis, x.ndim)
     kept = [i for i in range(x.ndim) if i not in gone]
-    rows = reshape(np.transpose(x, (*kept, *gone)), (*(x.shape[i] for i in kept), -1))
+    rows = reshape(np.transpose(x, (*kept, *gone)), (*(x.shape[i] for i in kept), prod(x.shape[i] for i in gone)))
     shape = [1 if i in gone else n for i, n in enumerate(x.shape)] if keepdims else [x.shape[i] for i in kept]
     return rows, lambda y, front: reshape(np.moveaxis(y, -1, 0), (*front, *shape))

@@ -45,7 +45,12 @@ def _coefficients(p: Any) -> Any:
 @implements(np.polymul)
 def polymul(a1: Any, a2: Any) -> Any:
     """np.polymul; leading coefficients that are 0 are taken off first."""
-    return linalg.convolve(*(np.trim_zeros(_coefficients(a), "f") for a in (a1, a2)))
+    return linalg.convolve(*(_trimmed(_coefficients(a)) for a in (a1, a2)))
+
+
+def _trimmed(p: Any) -> Any:
+    trimmed = np.trim_zeros(p, "f")
+    return trimmed if trimmed.size else np.zeros(1, p.dtype)
 
 
 @implements(np.polydiv)
@@ -100,6 +105,8 @@ def polyfit(x: Any, y: Any, deg: int, rcond: Any = None, full: bool = False, w: 
     if full or cov:
         raise ValueError("np.polyfit of a Tensor gives the coefficients alone: leave out full= and cov=")
     x, y = floating(array(x)), floating(array(y))
+    if x.ndim != 1 or not x.size or y.ndim not in (1, 2) or len(x) != len(y):
+        raise TypeError(f"np.polyfit: x of shape {x.shape} and y of shape {y.shape}; give a vector and as many values")
     left, right = np.vander(x, deg + 1), y
     if w is not None:
         w = floating(array(w))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_scratch.ops.composed import ravel
-from tinygrad_scratch.ops.functions.moving import array, floating
+from tinygrad_scratch.ops.functions.moving import array, floating, holds_tensor
 from tinygrad_scratch.registry import MORE, implements
 
 _NO_VALUE: Any = np._NoValue
@@ -34,7 +34,7 @@ def sum(
 ) -> Any:
     """np.sum with all options."""
     total = np.sum(_chosen(_cast(a, dtype), where, 0), axis=axis, keepdims=keepdims)
-    return total if isinstance(initial, int) and initial == 0 else total + initial
+    return total if isinstance(initial, int) and initial == 0 else total + _start(initial, total.dtype)
 
 
 def prod(
@@ -42,7 +42,12 @@ def prod(
 ) -> Any:
     """np.prod with all options."""
     product = np.prod(_chosen(_cast(a, dtype), where, 1), axis=axis, keepdims=keepdims)
-    return product if isinstance(initial, int) and initial == 1 else product * initial
+    return product if isinstance(initial, int) and initial == 1 else product * _start(initial, product.dtype)
+
+
+def _start(initial: Any, dtype: Any) -> Any:
+    """`initial` in the dtype of what it is the start of."""
+    return initial if holds_tensor(initial) else np.asarray(initial).astype(dtype)
 
 
 def _extreme(reduce: Callable[..., Any], pair: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,10 +56,12 @@ def _extreme(reduce: Callable[..., Any], pair: Callable[..., Any]) -> Callable[.
             if where is not True:
                 raise ValueError(f"np.{reduce.__name__} with where= needs initial=: it has no identity")
             return reduce(a, axis=axis, keepdims=keepdims)
-        a = _chosen(array(a), where, initial)
+        a = array(a)
+        initial = _start(initial, a.dtype)
+        a = _chosen(a, where, initial)
         size = a.size if axis is None else np.prod([a.shape[i] for i in np.atleast_1d(axis)])
         if not size:
-            return np.sum(a, axis=axis, keepdims=keepdims) + initial
+            return np.sum(a, axis=axis, keepdims=keepdims, dtype=a.dtype) + initial
         return pair(reduce(a, axis=axis, keepdims=keepdims), initial)
 
     extreme.__name__, extreme.__doc__ = reduce.__name__, f"np.{reduce.__name__} with all options."
@@ -157,8 +164,10 @@ def _nan_extreme(
     if where is not True and initial is _NO_VALUE:
         raise ValueError(f"np.nan{reduce.__name__} with where= needs initial=: it has no identity")
     a = array(a)
+    if a.dtype.kind != "f":
+        return MORE[reduce](a, axis, keepdims, initial, where)
     known = _numbers(a, where)
-    found = MORE[reduce](np.where(known, a, worst), axis, keepdims, initial)
+    found = MORE[reduce](_chosen(a, known, worst), axis, keepdims, initial)
     if initial is not _NO_VALUE:
         return found
     return np.where(np.any(known, axis=axis, keepdims=keepdims), found, np.nan)
@@ -179,6 +188,8 @@ MORE[np.cumsum] = cumsum
 def cumprod(a: Any, axis: int | None = None, dtype: Any = None) -> Any:
     """np.cumprod, by doubling: products only, so that zeros are exact to any order."""
     a = _cast(a, dtype)
+    if a.dtype.kind != "f":
+        a = np.astype(a, np.cumprod(np.zeros(1, a.dtype), dtype=dtype).dtype)  # NumPy's integers to count in
     y = np.swapaxes(ravel(a) if axis is None else a, -1 if axis is None else axis, -1)
     step = 1
     while step < y.shape[-1]:

@@ -83,13 +83,14 @@ def quantile(
     """np.quantile by every method (weights with "inverted_cdf"). Differentiable in `a`."""
     q = _fixed(q)
     rows, restore = axes_last(floating(array(a)), axis, keepdims)
-    if weights is not None:
-        return restore(_weighted(rows, q, _weight_rows(a, weights, axis), method), q.shape)
-    n = rows.shape[-1]
-    place = np.quantile(np.arange(float(n)), q.reshape(-1), method=method)  # type: ignore[call-overload]
-    ordered = np.sort(rows, axis=-1)
-    found = _between(ordered, place.reshape((1,) * (rows.ndim - 1) + (-1,)))
-    return restore(np.where(np.isnan(ordered[..., -1:]), np.nan, found), q.shape)
+    ordered = np.sort(_with_something(rows), axis=-1)
+    if weights is None:
+        places = np.arange(float(ordered.shape[-1]))
+        place = np.quantile(places, q.reshape(-1), method=method)  # type: ignore[call-overload]
+        place = place.reshape((1,) * (rows.ndim - 1) + (-1,))
+    else:
+        place = _weighted_place(rows, q, _weight_rows(a, weights, axis), method)
+    return restore(np.where(np.isnan(ordered[..., -1:]), np.nan, _between(ordered, place)), q.shape)
 
 
 @implements(np.nanquantile)
@@ -103,7 +104,12 @@ def nanquantile(
     place = np.zeros((*counts.shape, q.size))
     for n in np.unique(counts[counts > 0]):
         place[counts == n] = np.quantile(np.arange(float(n)), q.reshape(-1), method=method)  # type: ignore[call-overload]
-    return restore(_between(np.sort(rows, axis=-1), place), q.shape)
+    return restore(_between(np.sort(_with_something(rows), axis=-1), place), q.shape)
+
+
+def _with_something(rows: Any) -> Any:
+    """Rows without elements have NaN for their median."""
+    return rows if rows.shape[-1] else np.full((*rows.shape[:-1], 1), np.nan, rows.dtype)
 
 
 def _fixed(q: Any) -> Any:
@@ -118,7 +124,9 @@ def _between(ordered: Any, place: Any) -> Any:
     share = (place - low).astype(ordered.dtype)
     below = np.take_along_axis(ordered, low, axis=-1)
     above = np.take_along_axis(ordered, low + (share > 0), axis=-1)
-    return below + (above - below) * share
+    width = above - below
+    found = np.where(share < 0.5, below + width * share, above - width * (1 - share))  # exact at both, as NumPy does it
+    return np.where(share > 0, found, below)  # of infinities no difference
 
 
 def _weight_rows(a: Any, weights: Any, axis: Any) -> Any:
@@ -132,12 +140,12 @@ def _weight_rows(a: Any, weights: Any, axis: Any) -> Any:
     return axes_last(weights, axis, False)[0]
 
 
-def _weighted(rows: Any, q: Any, weights: Any, method: str) -> Any:
+def _weighted_place(rows: Any, q: Any, weights: Any, method: str) -> Any:
     """The quantile of the ranks is the rank of the quantile."""
     order = np.argsort(values(rows), axis=-1, stable=True)
     ranks = np.argsort(order, axis=-1).astype(np.float64)
     place = np.quantile(ranks, q.reshape(-1), axis=-1, method=method, weights=weights)  # type: ignore[call-overload]
-    return _between(np.take_along_axis(rows, order, axis=-1), np.moveaxis(place, 0, -1))
+    return np.moveaxis(place, 0, -1)
 
 
 # -- sets --------------------------------------------------------------------------------------------------------------

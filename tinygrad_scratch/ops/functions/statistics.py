@@ -53,13 +53,15 @@ def cov(
     dtype: Any = None,
 ) -> Any:
     """np.cov of variables in rows; differentiable in m, y and aweights."""
-    rows = _variables(m, rowvar, dtype)
+    rows = _variables(m, rowvar or np.ndim(m) < 2, dtype)
     if y is not None:
-        rows = np.concatenate([rows, _variables(y, rowvar, dtype)], axis=0)
+        rows = np.concatenate([rows, _variables(y, rowvar or np.ndim(y) < 2 or np.shape(y)[0] == 1, dtype)], axis=0)
     ddof = (0 if bias else 1) if ddof is None else ddof
     weights = None
     for given in (fweights, aweights):
         if given is not None:
+            if np.shape(given) != rows.shape[1:]:
+                raise ValueError(f"np.cov: weights of shape {np.shape(given)} for {rows.shape[1]} observations")
             weights = floating(array(given)) if weights is None else weights * array(given)
     if weights is None:
         centred, count = rows - np.mean(rows, axis=1, keepdims=True), max(rows.shape[1] - ddof, 0)
@@ -86,7 +88,7 @@ def _variables(m: Any, rowvar: bool, dtype: Any) -> Any:
     if m.ndim > 2:
         raise ValueError(f"np.cov: {m.ndim} axes; variables and observations are at most two")
     m = m.reshape((1, -1)) if m.ndim < 2 else m
-    return m if rowvar or m.shape[0] == 1 else m.T
+    return m if rowvar else m.T
 
 
 @implements(np.corrcoef)
@@ -106,21 +108,23 @@ def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
     counts = np.bincount(x, minlength=minlength)
     if weights is None:
         return np.asarray(counts)
+    if np.shape(weights) != x.shape:
+        raise ValueError(f"np.bincount: weights of shape {np.shape(weights)} for numbers of shape {x.shape}")
     return indexing.scatter(floating(array(weights)), x, index=(indexing.ARRAY,), shape=counts.shape)
 
 
 @implements(np.histogram_bin_edges)
 def histogram_bin_edges(a: Any, bins: Any = 10, range: Any = None, weights: Any = None) -> Any:
     """np.histogram_bin_edges: evenly spaced from the smallest to the largest element, if so many bins are asked for."""
-    a = ravel(array(a))
-    if isinstance(bins, int) and range is None and a.size and np.ptp(values(a)):
-        return np.linspace(np.min(a), np.max(a), bins + 1)
+    a = ravel(floating(array(a)))
     if isinstance(bins, str):
         raise NotDifferentiableError(
             f"np.histogram_bin_edges(bins={bins!r}) of a Tensor: the number of bins depends on the data; "
             "use t.numpy(), or a number of bins"
         )
-    return np.histogram_bin_edges(values(a), values(bins) if np.ndim(bins) else bins, range)
+    edges = np.histogram_bin_edges(values(a), values(bins) if np.ndim(bins) else bins, range)
+    moves = np.ndim(bins) == 0 and range is None and a.size and np.ptp(values(a))
+    return np.linspace(np.min(a), np.max(a), len(edges)) if moves else edges
 
 
 @implements(np.histogram)

@@ -4,6 +4,7 @@ Their answers have no gradient. What a captured step would have to decide anew i
 """
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,10 @@ def apply_over_axes(func: Any, a: Any, axes: Any) -> Any:
 def apply_along_axis(func1d: Any, axis: int, arr: Any, *args: Any, **options: Any) -> Any:
     """np.apply_along_axis: a function of vectors, called on each slice along an axis."""
     moved = np.moveaxis(array(arr), axis, -1)
-    rows = moved.reshape((-1, moved.shape[-1]))
+    count = prod(moved.shape[:-1])
+    if not count:
+        raise ValueError(f"np.apply_along_axis: an array of shape {moved.shape} has no slices to call the function on")
+    rows = moved.reshape((count, moved.shape[-1]))
     answers: Sequence[Any] = [array(func1d(rows[i], *args, **options)) for i in range(rows.shape[0])]
     shape = answers[0].shape
     joined = np.stack(answers).reshape((*moved.shape[:-1], *shape))
