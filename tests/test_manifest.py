@@ -1,5 +1,7 @@
 """Every name that NumPy lets be overridden has its answer, errors say what the manifest says, and the page is what it makes."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,8 @@ from tinygrad_scratch import Tensor, manifest, refusals, registry
 from tinygrad_scratch.errors import NotDifferentiableError
 from tinygrad_scratch.registry import ANSWERS, VALUES
 
-PAGE = (Path(__file__).parent.parent / "docs" / "numpy.md").read_text()
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "numpy.md").read_text()
 ENTRIES = manifest.entries()
 MAKE = "python -m tinygrad_scratch.manifest > docs/numpy.md"
 
@@ -81,3 +84,14 @@ def test_answers_that_load_late_leave_a_users_own():
     registry.later(lambda: registry.implements(np.sinc)(lambda x: x))
     registry.load_all()
     assert ANSWERS[np.sinc] is before
+
+
+def test_threads_that_ask_first_all_get_their_answer():
+    code = (
+        "import threading, numpy as np, tinygrad_scratch as tg; t = tg.Tensor(np.arange(4.0)); done = [];"
+        "run = lambda: done.append(np.median(t).item());"
+        "threads = [threading.Thread(target=run) for _ in range(8)];"
+        "[x.start() for x in threads]; [x.join() for x in threads]; print(done)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == str([1.5] * 8)

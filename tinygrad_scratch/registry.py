@@ -12,6 +12,7 @@ answer ``y`` and the inputs, and is plain NumPy: it never un-broadcasts and neve
 
 import inspect
 from collections.abc import Callable
+from threading import RLock
 from typing import Any, TypeVar
 
 from tinygrad_scratch._typing import Rule
@@ -76,6 +77,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _binders: list[Callable[[Op], None]] = []
 _late: list[Callable[[], Any]] = []
+_loading = RLock()
 
 
 def on_register(bind: Callable[[Op], None]) -> None:
@@ -151,10 +153,12 @@ def later(load: Callable[[], Any]) -> None:
 
 def load_all() -> None:
     """Add the answers that load late. An answer that is there already (a user's own) stays."""
-    while _late:
-        before = dict(ANSWERS)
-        _late.pop()()
-        ANSWERS.update(before)
+    with _loading:  # another thread waits until all are there
+        while _late:
+            before = dict(ANSWERS)
+            _late[-1]()
+            ANSWERS.update(before)
+            _late.pop()
 
 
 def answer_for(function: Callable[..., Any]) -> Callable[..., Any] | None:

@@ -15,8 +15,8 @@ from tinygrad_scratch.ops import (  # noqa: F401  (imported for their rows, in r
     convolution,
     fused,
     composed,
-    composed_linalg,
 )
 
 # Compositions, no rows: loaded when a function is asked for that nothing above answers.
+registry.later(lambda: import_module("tinygrad_scratch.ops.composed_linalg"))
 registry.later(lambda: import_module("tinygrad_scratch.ops.functions"))
