@@ -47,6 +47,7 @@ def save_checkpoint(path: Path, run: Run) -> None:
         "streams": [rng.bit_generator.state for rng in run.generators],
         "history": [asdict(epoch) for epoch in run.history],
         "partial": asdict(run.partial),
+        "watch": run.watch and run.watch.state_dict(),
     }
     save_arrays(path, arrays, CHECKPOINT, state)
 
@@ -65,6 +66,8 @@ def load_checkpoint(path: Path, **changes: Any) -> Run:
         if run.order is not None:  # does it fit?
             examples, size = np.arange(run.settings.training_examples()), run.settings.batch_size
             DataLoader(examples, batch_size=size, shuffle=True).load_state_dict(run.order)
+        if run.watch:
+            run.watch.load_state_dict(state["watch"])
         _restore(path, run, arrays, state["param_groups"])
         run.schedule.load_state_dict(state["schedule"])
     except RunError:

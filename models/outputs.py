@@ -7,6 +7,7 @@
     results.json            accuracy, counts, versions, machine      at the end, or when stopped
     *.png                   learning curves; of a classifier, confusion matrix and the worst mistakes, of an
                             autoencoder, what it makes of some digits and of those that it is worst at
+    watch.csv, watch.png    with --watch: norms, dead units and updates of each layer
 
 Every file is written whole or not at all.
 """
@@ -16,8 +17,8 @@ import datetime
 import io
 import os
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,17 @@ from models.networks import NETWORKS
 from models.settings import CLASSES, Settings
 from models.training import Epoch, Examples, Measured, Run, as_inputs, build_model, predict, score
 from tinygrad_scratch.nn import Module
+from tinygrad_scratch.nn.watch import Look
 
 SETTINGS, RESULTS, HISTORY = "settings.json", "results.json", "history.csv"
 CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
 CURVES, CONFUSION, MISTAKES = "learning_curves.png", "confusion_matrix.png", "misclassified.png"
 RECONSTRUCTIONS = "reconstructions.png"
-FILES = (SETTINGS, RESULTS, HISTORY, CHECKPOINT, WEIGHTS, CURVES, CONFUSION, MISTAKES, RECONSTRUCTIONS)
+WATCH, WATCH_FIGURE = "watch.csv", "watch.png"
+FILES = (
+    *(SETTINGS, RESULTS, HISTORY, CHECKPOINT, WEIGHTS, CURVES, CONFUSION, MISTAKES, RECONSTRUCTIONS),
+    *(WATCH, WATCH_FIGURE),
+)
 
 
 def open_folder(folder: Path, force: bool) -> None:
@@ -61,11 +67,15 @@ def write_settings(folder: Path, settings: Settings) -> None:
 def write_progress(folder: Path, run: Run) -> None:
     """Write what has to survive a crash: the checkpoint and the history so far."""
     save_checkpoint(folder / CHECKPOINT, run)
+    _write_table(folder / HISTORY, [column.name for column in fields(Epoch)], map(astuple, run.history))
+    if run.watch:
+        _write_table(folder / WATCH, Look._fields, run.watch.rows)
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, [column.name for column in fields(Epoch)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(epoch) for epoch in run.history)
-    write_atomically(folder / HISTORY, text.getvalue().encode())
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    write_atomically(path, text.getvalue().encode())
 
 
 def write_results(folder: Path, run: Run, mnist: Mnist, *, interrupted: bool, figures: bool) -> Measured:
@@ -79,6 +89,8 @@ def write_results(folder: Path, run: Run, mnist: Mnist, *, interrupted: bool, fi
         probabilities = LOSSES[run.settings.loss].probabilities(logits)
         if run.history:
             write_atomically(folder / CURVES, plots.learning_curves(run.history, title))
+        if run.watch and run.watch.rows:
+            write_atomically(folder / WATCH_FIGURE, plots.watched(run.watch.rows, title))
         if counts is None:
             write_atomically(
                 folder / RECONSTRUCTIONS, plots.reconstructions(mnist.x_test, mnist.y_test, probabilities, title)

@@ -8,6 +8,7 @@ import numpy as np
 
 from models.data import Array
 from models.training import Epoch
+from tinygrad_scratch.nn.watch import Look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,6 +111,41 @@ def worst_mistakes(labels: Array, probabilities: Array, count: int) -> Array:
     confidence = probabilities[wrong].max(axis=1) - probabilities[wrong, labels[wrong]]
     worst: Array = wrong[np.argsort(-confidence, kind="stable")][:count]
     return worst
+
+
+def watched(rows: Sequence[Look], title: str) -> bytes:
+    """What a Watch saw: activations, gradients, dead units and updates of each layer, by step, in four panels."""
+    from matplotlib import colormaps
+
+    panels = [
+        ("activation", "root mean square of the outputs", "log"),
+        ("gradient", "norm of the loss's gradient by the outputs", "log"),
+        ("dead", "units with the same output for all (%)", "linear"),
+        ("update", "norm of a step / norm of the weights", "log"),
+    ]
+    names = list(dict.fromkeys((row.layer, row.kind) for row in rows))
+    colours = colormaps["viridis"](np.linspace(0, 0.92, len(names)))
+    figure = _figure(12, 7.6, title)
+    grid: Any = figure.subplots(2, 2, sharex=True)
+    for axes, (name, label, scale) in zip(grid.flat, panels, strict=True):
+        for (layer, kind), colour in zip(names, colours, strict=True):
+            seen = [(row.step, getattr(row, name)) for row in rows if (row.layer, row.kind) == (layer, kind)]
+            points = [(step, value) for step, value in seen if value is not None and (value > 0 or scale == "linear")]
+            if points:
+                steps, values = np.array(points).T
+                axes.plot(
+                    steps, values * (100 if name == "dead" else 1), ".-", color=colour, label=f"{layer} {kind}", lw=1
+                )
+        axes.set_yscale(scale)
+        if scale == "linear":
+            axes.set_ylim(0, max(10, axes.get_ylim()[1]))
+        axes.set(ylabel=label, xlabel="step")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#e5e5e5")
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside right center", frameon=False, title="layer")
+    return _png(figure)
 
 
 def reconstructions(images: Array, labels: Array, made: Array, title: str, columns: int = 10) -> bytes:

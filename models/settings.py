@@ -71,6 +71,7 @@ class Settings:
     seed: int = _option(0, "of all that is drawn: split, weights, order", int)
     validation: int = _option(5_000, "training images held out, to watch progress on", int)
     examples: int | None = _option(None, "training images used, drawn from the rest (default: all the rest)", int)
+    watch: int = _option(0, "look inside the network every so many steps; 0: never", int)
     backend: str = _option(
         "auto", "what computes the steps; auto is numba if it is installed, else numpy", choices=BACKENDS
     )
@@ -180,6 +181,7 @@ def _check_optimizer(settings: Settings) -> None:
 def _check_amounts(settings: Settings) -> None:
     _require(0 <= settings.shift < 28, "shift", settings.shift, "from 0 to 27 pixels")
     _require(settings.epochs >= 1, "epochs", settings.epochs, "at least 1")
+    _require(settings.watch >= 0, "watch", settings.watch, "at least 0")
     _require(settings.seed >= 0, "seed", settings.seed, "at least 0")
     left = EXAMPLES - settings.validation
     must = f"from 0 to {EXAMPLES - 1}, so that some images are left"

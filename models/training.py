@@ -11,6 +11,7 @@ What is learned is the same as eagerly, within the rounding of sums that are add
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from tinygrad_scratch.optim.lr_scheduler import LRScheduler
 
 Step = Callable[[Array, Array], tuple[tg.Tensor, tg.Tensor | None]]
 Stop = Callable[[], bool]
+After = Callable[[Array, Array | None], bool]
 
 
 class Examples(NamedTuple):
@@ -90,6 +92,7 @@ class Run:
     order: dict[str, Any] | None = None
     history: list[Epoch] = field(default_factory=list)
     partial: Partial = field(default_factory=Partial)
+    watch: nn.Watch | None = None
 
     @property
     def classifies(self) -> bool:
@@ -120,7 +123,15 @@ def new_run(settings: Settings) -> Run:
     if settings.backend != "eager":
         step = captured(step, settings.backend)
         settings = replace(settings, backend=step.backend)
-    return Run(settings, model, optimizer, schedule, step)
+    return Run(settings, model, optimizer, schedule, step, watch=make_watch(model, settings))
+
+
+def make_watch(model: nn.Module, settings: Settings) -> nn.Watch | None:
+    """What looks inside the network, if the settings want that."""
+    loss = LOSSES[settings.loss].value
+    return (
+        nn.Watch(model, lambda model, x, targets: loss(model(x), targets), settings.watch) if settings.watch else None
+    )
 
 
 def captured(step: Callable[..., Any], backend: str) -> tg.Captured:
@@ -211,7 +222,7 @@ def train_epoch(run: Run, loader: DataLoader, labels: Array, stop: Stop, show: C
     return len(left) == 0
 
 
-def take_steps(run: Run, loader: DataLoader, after: Callable[[Array, Array | None], bool]) -> None:
+def take_steps(run: Run, loader: DataLoader, after: After) -> None:
     """Do a step for each batch that is left of the loader's epoch, until `after` answers true.
 
     after: is given the losses (steps,) and the logits (examples, classes) of the steps since it was last called.
@@ -219,25 +230,29 @@ def take_steps(run: Run, loader: DataLoader, after: Callable[[Array, Array | Non
     The first step of a run is computed eagerly, as it makes the momentum; of a captured step all others are replays.
     """
     left = -(-len(loader.rows()) // loader.batch_size)
-    batches = iter(loader)
-
-    def one() -> bool:
-        value, logits = run.step(*pair(next(batches)))
-        return after(value.data[np.newaxis], None if logits is None else logits.data)
-
     if isinstance(run.step, tg.Captured):
         if not (run.history or run.partial.steps):
-            if one() or left == 1:
+            if one_step(run, loader, after) or left == 1:
                 return
             left -= 1
         if not run.step.plans:
             rehearse(run, loader)
-        if not loader.transforms:
-            replay(run.step, loader, after)
+    while left:
+        many = 1
+        if isinstance(run.step, tg.Captured) and not loader.transforms:
+            many = left if run.watch is None else min(left, run.watch.left)
+        if (replay if many > 1 else one_step)(run, loader, after, many):
             return
-    for _ in range(left):
-        if one():
-            return
+        left -= max(many, 1)
+
+
+def one_step(run: Run, loader: DataLoader, after: After, steps: int = 1) -> bool:
+    """The step of the loader's next batch, watched when that is due; what `after` answers."""
+    loader.rows()  # the pass goes on with this epoch
+    x, targets = pair(next(iter(loader)))
+    with run.watch(x, targets) if run.watch else nullcontext():
+        value, logits = run.step(x, targets)
+    return after(value.data[np.newaxis], None if logits is None else logits.data)
 
 
 def pair(batch: Any) -> tuple[Array, Array]:
@@ -248,16 +263,23 @@ def pair(batch: Any) -> tuple[Array, Array]:
     return x, (targets or [x])[0]
 
 
-def replay(step: tg.Captured, loader: DataLoader, after: Callable[[Array, Array | None], bool]) -> None:
-    """`take_steps` for a step that is recorded and a loader that changes nothing: in compiled code, many at a time."""
-    rows = loader.rows()
+def replay(run: Run, loader: DataLoader, after: After, steps: int) -> bool:
+    """So many of the loader's next steps in compiled code, many at a time, for a loader that changes nothing; whether
+    `after` has ended them."""
+    rows, stopped = loader.rows()[: steps * loader.batch_size], False
 
     def progress(done: int, steps: int, made: tuple[Array, Array | None]) -> bool:
+        nonlocal stopped
         loader.advance(len(made[0]))
-        return after(*made)
+        if run.watch:
+            run.watch.advance(len(made[0]))
+        stopped = after(*made)
+        return stopped
 
     size = min(loader.batch_size, len(rows))
+    step: Any = run.step
     step.epoch(*pair(loader.dataset.arrays), order=rows, batch_size=size, progress=progress)
+    return stopped
 
 
 def rehearse(run: Run, loader: DataLoader) -> None:

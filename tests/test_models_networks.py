@@ -1,5 +1,6 @@
 """Networks other than the MLP, what they start from, and the choices of a run: optimizers, schedules, augmentation."""
 
+import csv
 import json
 from dataclasses import replace
 from itertools import pairwise
@@ -13,7 +14,7 @@ from test_models import assert_same_run
 from test_models_capture import CAPTURED, compiled_code  # noqa: F401 (a fixture)
 from test_models_cli import _refused, files, weights
 
-from models import networks, outputs
+from models import networks, outputs, plots
 from models.autoencoder import Autoencoder, layers_of
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.cli import main
@@ -27,6 +28,7 @@ from models.pretraining import pretrain, pretrain_layers
 from models.settings import Settings
 from models.training import Run, make_loader, measure, new_run, predict, prepare, train
 from tinygrad_scratch import nn
+from tinygrad_scratch.nn.watch import Look
 
 SMALL = {"examples": 300, "validation": 100, "batch_size": 40, "epochs": 2, "backend": "numpy"}  # 8 steps an epoch
 CODER = Settings.chosen(model="autoencoder", sizes=(784, 12, 5), activation="sigmoid", init="glorot", **SMALL)
@@ -315,3 +317,49 @@ class TestCommand:
         words = [*WORDS, "--sizes", "784,5,10", "--epochs", "1", "--schedule", "cosine", "--no-figures"]
         assert main(["train", *words, "--out", str(tmp_path / "run")]) == 0
         _refused(["train", "--resume", tmp_path / "run", "--epochs", "2"], "--epochs: the cosine schedule was", capsys)
+
+
+class TestWatch:
+    @pytest.mark.parametrize("backend", ["eager", *CAPTURED])
+    @pytest.mark.parametrize("shift", [0, 1])
+    def test_it_changes_no_bit_and_resumes(self, mnist, tmp_path, backend, shift):
+        settings = Settings(sizes=(784, 6, 10), shift=shift, **{**SMALL, "examples": 320, "backend": backend})
+        plain, seen = trained(settings, mnist), trained(replace(settings, watch=3), mnist)
+        assert_same_run(seen, plain)
+        assert list(dict.fromkeys(row.step for row in seen.watch.rows)) == [0, 3, 6, 9, 12, 15]
+        assert all(row.update > 0 for row in seen.watch.rows if row.weight)
+        if backend != "numba" or shift:  # which may do more steps than asked for before it stops
+            resumed = stopped_and_resumed(replace(settings, watch=3), mnist, tmp_path / "run", 5)
+            assert_same_run(resumed, plain)
+            assert resumed.watch.rows == seen.watch.rows
+
+    def test_what_it_leaves(self, tmp_path):
+        folder = tmp_path / "run"
+        words = [
+            "--sizes",
+            "784,6,10",
+            "--examples",
+            "320",
+            "--validation",
+            "50",
+            "--batch-size",
+            "40",
+            "--epochs",
+            "1",
+        ]
+        assert main(["train", *words, "--backend", "numpy", "--watch", "4", "--out", str(folder)]) == 0
+        with open(folder / "watch.csv", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        assert [(row["step"], row["layer"], row["kind"]) for row in rows[:3]] == [
+            ("0", "0", "Linear"),
+            ("0", "1", "ReLU"),
+            ("0", "2", "Linear"),
+        ]
+        assert len(rows) == 6
+        assert rows[1]["weight"] == ""
+        assert float(rows[0]["update"]) > 0
+        assert (folder / "watch.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_a_figure_of_nothing_to_draw(self):
+        rows = [Look(0, "0", "Flatten", 0.0, None, None, None, None, None)]
+        assert plots.watched(rows, "title").startswith(b"\x89PNG")
