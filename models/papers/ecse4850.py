@@ -205,7 +205,10 @@ PAPER = Paper(
     setting="784-100-100-10, ReLU, ReLU, softmax, cross-entropy; weights N(0, 0.1), biases 0; 8 epochs of 1,000 batches of 50 "
     "from 50,000 images, mean gradients; rate 0.008/sqrt(epoch), times 0.5, 1, 2 for the three layers; stop at an average "
     "test inaccuracy of 0.07.",
-    choices=(),
+    choices=(
+        "N(0, 0.1) is read as a standard deviation of 0.1.",
+        "The 1,000 batches of an epoch are a permutation of the 50,000 images, drawn by a generator seeded by the epoch.",
+    ),
     claims=(
         Claim("ecse4850-average", "Table 2", "Average test inaccuracy 0.098 after 8,000 iterations.", EVERY, judge_average),
         Claim("ecse4850-classes", "Table 2", "Per class 0 to 9: " + ", ".join(map(str, REPORTED)) + ".", EVERY, judge_classes),

@@ -241,7 +241,13 @@ PAPER = Paper(
     authors="Fredrik Sundström and Samppa Raittila, KTH 2023",
     setting="784-32-10, sigmoid everywhere, squared error; weights N(0, 1), biases 0, the same in every run; momentum as "
     "G = beta G + grad, W = W - lr G; batches use the mean gradient; all 60,000 training images.",
-    choices=(),
+    choices=(
+        "The loss is half the squared error, summed over the outputs, so that its derivative is the error: without momentum "
+        "93.3 % is passed after 6 epochs, as in the paper. With the whole squared error lr 0.1 reaches 95.5 %, lr 1 only "
+        "93.5 %.",
+        "Biases begin at 0. Drawn from N(0, 1) as well, lr 0.1 reaches 95.0 %.",
+        "After the switch of batch size on CIFAR-10 it is trained for 10 more epochs; the paper does not say how many.",
+    ),
     claims=(
         Claim(
             "kth-lr",

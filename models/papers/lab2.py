@@ -147,7 +147,13 @@ PAPER = Paper(
     authors="Anne-Claire Fouchier and Jingwen Yang",
     setting="Full-batch gradient descent, 500 epochs; in each, 40,000 of the 60,000 training images are drawn anew to train "
     "on, and the rest is the validation. Mean gradients.",
-    choices=(),
+    choices=(
+        "Weights are N(0, 0.01^2), and so are the biases of networks with a hidden layer; the paper says normal, and small.",
+        "The single neuron has the squared error, as its results' note says. With the cross-entropy of the methods section its "
+        "validation accuracy is 0.989 at epoch 74, and the test accuracy 0.9916 after 120 epochs.",
+        "One permutation an epoch draws the 40,000 and so the validation images: an image may be in either part in the next. "
+        "All 60,000 are computed, and those that were not drawn count with weight 0.",
+    ),
     claims=(
         claim("neuron-lr-1", "Fig. 5", "One neuron, 0 against the rest, lr 1, squared error: validation 0.988 at epoch 74, 0.99 "
               "at 317; test 0.9919.", BASELINE, judge_baseline),
