@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -367,6 +369,17 @@ def reproduced(tmp_path_factory) -> Path:
     return out / "quick"
 
 
+def gone(group: int) -> bool:
+    """Whether all processes of the group end within some seconds."""
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 class TestCommand:
     def test_results(self, reproduced):
         results = json.loads((reproduced / "kth" / "results.json").read_text())
@@ -409,6 +422,36 @@ class TestCommand:
     def test_nothing_is_done_twice(self, reproduced, capsys):
         assert main(["reproduce", "kth", "--claim", "kth-lr", "--quick", "--out", str(reproduced.parent)]) == 0
         assert "4 runs, 0 of them to be done" in capsys.readouterr().out
+
+    def test_interrupted_and_continued(self, tmp_path):
+        """Ctrl-C after the first run: it is kept, nothing is left running, and the same command does the others."""
+        command = [
+            sys.executable,
+            "-m",
+            "models",
+            "reproduce",
+            "kth",
+            "--claim",
+            "kth-momentum",
+            "--quick",
+            "--jobs",
+            "1",
+        ]
+        command += ["--out", str(tmp_path)]
+        root = Path(rules.__file__).parent.parent
+        started = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                   start_new_session=True)  # fmt: skip
+        lines = [started.stdout.readline() for _ in range(2)]
+        assert lines[1].startswith("[1/3]")
+        os.killpg(started.pid, signal.SIGINT)
+        output, errors = started.communicate(timeout=60)
+        assert started.returncode == 130, errors
+        assert "the same command goes on" in output
+        assert gone(started.pid), "a process is left"
+        done = len(list((tmp_path / "quick" / "runs").glob("*.json")))
+        assert 1 <= done < 3
+        again = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=120)
+        assert f"3 runs, {3 - done} of them to be done" in again.stdout
 
     def test_papers(self, capsys):
         assert main(["papers"]) == 0
