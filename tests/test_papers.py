@@ -423,8 +423,9 @@ class TestCommand:
         assert main(["reproduce", "kth", "--claim", "kth-lr", "--quick", "--out", str(reproduced.parent)]) == 0
         assert "4 runs, 0 of them to be done" in capsys.readouterr().out
 
-    def test_interrupted_and_continued(self, tmp_path):
-        """Ctrl-C after the first run: it is kept, nothing is left running, and the same command does the others."""
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+    def test_stopped_and_continued(self, tmp_path, number):
+        """Stopped after the first run: it is kept, nothing is left running, and the same command does the others."""
         command = [
             sys.executable,
             "-m",
@@ -443,10 +444,11 @@ class TestCommand:
                                    start_new_session=True)  # fmt: skip
         lines = [started.stdout.readline() for _ in range(2)]
         assert lines[1].startswith("[1/3]")
-        os.killpg(started.pid, signal.SIGINT)
+        (os.killpg if number == signal.SIGINT else os.kill)(started.pid, number)
         output, errors = started.communicate(timeout=60)
-        assert started.returncode == 130, errors
-        assert "the same command goes on" in output
+        if number == signal.SIGINT:
+            assert started.returncode == 130, errors
+            assert "the same command goes on" in output
         assert gone(started.pid), "a process is left"
         done = len(list((tmp_path / "quick" / "runs").glob("*.json")))
         assert 1 <= done < 3

@@ -12,6 +12,7 @@ import os
 import queue
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
@@ -65,9 +66,6 @@ def do(task: Task, data_dir: str | None, backend: str) -> tuple[Record, dict[str
         nonlocal last
         if _told is not None and time.monotonic() - last > 0.3:
             last = time.monotonic()
-            parent = multiprocessing.parent_process()
-            if parent is not None and not parent.is_alive():
-                os._exit(1)  # nobody waits for this run any more
             with contextlib.suppress(queue.Full):
                 _told.put_nowait((task.key, done))
 
@@ -75,10 +73,20 @@ def do(task: Task, data_dir: str | None, backend: str) -> tuple[Record, dict[str
 
 
 def _begin(told: Any) -> None:
-    """What a new process does first: Ctrl-C is the parent's to answer, and it tells the parent how far it is."""
+    """What a new process does first: Ctrl-C is the parent's to answer, and it tells the parent how far it is.
+
+    When the parent is killed, it ends too: nobody waits for what it does.
+    """
     global _told
     _told = told
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextlib.contextmanager
