@@ -117,6 +117,24 @@ def test_derivatives_to_second_order(call):
         check_grad(lambda *x, n=n: floats(f(*x))[n], *arrays, order=2, rtol=3e-6)
 
 
+@pytest.mark.parametrize(
+    "call", ["solve matrix", "cholesky", "qr", "svd, reduced", "eigh", "slogdet", "det", "norm of matrices, nuc"]
+)
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+def test_jacobians_take_many_tangents_at_once(call, mode):
+    f, a, *rest = CALLS[call]
+    rng = np.random.default_rng(0)
+    direction = rng.standard_normal(a.shape)
+    direction = direction + direction.mT if a.shape[-1] == a.shape[-2] else direction
+    for n in range(len(floats(f(*map(Tensor, (a, *rest)))))):
+
+        def one(x, n=n):
+            return floats(f(x, *map(Tensor, rest)))[n]
+
+        jacobian, tangent = tg.jacobian(one, mode=mode)(a), tg.jvp(one, [a], [direction])[1]
+        np.testing.assert_allclose(np.tensordot(jacobian, direction, a.ndim), tangent, rtol=1e-9, atol=1e-9)
+
+
 def test_float32_gradients_stay_float32():
     for f, *arrays in CALLS.values():
         tensors = [Tensor(a, np.float32, requires_grad=True) for a in arrays]
@@ -188,6 +206,25 @@ def test_singular_matrices_have_no_inverse_to_differentiate():
     assert (sign.item(), logarithm.item()) == (0, -np.inf)
     with pytest.raises(L.LinAlgError, match="Singular"):
         logarithm.backward()
+
+
+@pytest.mark.parametrize("p", [None, 2, -2])
+def test_the_condition_of_zeros_is_infinite_as_numpys(p):
+    zeros = np.zeros((2, 2))
+    assert L.cond(Tensor(zeros), p).item() == L.cond(zeros, p) == np.inf
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+@pytest.mark.parametrize("f", [L.eigvalsh, L.inv, L.svdvals, L.cholesky])
+def test_what_is_not_finite_is_as_numpy_has_it(f, value):
+    a = np.full((2, 2), value)
+    try:
+        expected = f(a)
+    except L.LinAlgError:
+        with pytest.raises(L.LinAlgError):
+            f(Tensor(a))
+    else:
+        np.testing.assert_array_equal(f(Tensor(a)).numpy(), expected)
 
 
 def test_equal_eigenvalues():

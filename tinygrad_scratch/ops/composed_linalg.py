@@ -278,7 +278,9 @@ def cond(x: Any, p: Any = None) -> Any:
     x = _floating(x)
     if p is None or p in (2, -2):
         s = svdvals(x)
-        return s[..., -1] / s[..., 0] if p == -2 else s[..., 0] / s[..., -1]
+        top, bottom = (s[..., -1], s[..., 0]) if p == -2 else (s[..., 0], s[..., -1])
+        zero = np.equal(bottom, 0)
+        return np.where(zero, np.inf, top / np.where(zero, 1, bottom))
     return matrix_norm(x, ord=p) * matrix_norm(np.linalg.inv(x), ord=p)
 
 

@@ -46,7 +46,9 @@ def _symmetric(a: Any, name: str) -> Any:
     a = real(a)
     if a.ndim < 2 or a.shape[-1] != a.shape[-2]:
         raise np.linalg.LinAlgError(f"{name} takes square matrices in the last two axes, not {a.dtype}{a.shape}")
-    if a.size and np.any(np.abs(a - a.mT) > _ASYMMETRY * np.max(np.abs(a), axis=(-2, -1), keepdims=True)):
+    with np.errstate(invalid="ignore"):  # of infinities, about which LAPACK has its say
+        apart, size = np.abs(a - a.mT), np.max(np.abs(a), axis=(-2, -1), keepdims=True, initial=0)
+    if np.any(apart > _ASYMMETRY * size):
         raise ValueError(
             f"{name} takes symmetric matrices (NumPy would read one triangle and ignore the other); "
             "pass (a + a.mT) / 2, or np.tril(a) + np.tril(a, -1).mT for a matrix that is given by its lower triangle"
