@@ -20,6 +20,28 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize(("f", "arrays"), [case for case in CASES if len(case.values[1]) > 1])
+def test_arrays_mix_with_tensors(f, arrays):
+    """One Tensor among arrays: its gradient is that which it has among Tensors, or it is refused."""
+    together = [Tensor(a, requires_grad=True) for a in arrays]
+    answer = f(*together)
+    cotangent = np.ones(answer.shape)
+    gradients = tg.gradients(answer, together, cotangent)
+    for i, expected in enumerate(gradients):
+        mixed = [Tensor(a, requires_grad=True) if i == j else a for j, a in enumerate(arrays)]
+        try:
+            alone = f(*mixed)
+        except TypeError:  # NumPy does not ask this argument, and its own function is refused an array
+            continue
+        assert isinstance(alone, Tensor)
+        np.testing.assert_allclose(alone.numpy(), answer.numpy(), rtol=1e-13)
+        if alone.requires_grad:
+            (found,) = tg.gradients(alone, [mixed[i]], cotangent)
+            np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-12, atol=1e-14)
+        else:
+            assert not expected.numpy().any()
+
+
 READING = {
     "trim_zeros", "extract", "piecewise", "unique", "unique_all", "union1d", "histogram", "polyadd", "polydiv", "polyfit",  # shapes
     "quantile", "nanmedian", "nanquantile",  # places that depend on how many elements are numbers, or on weights

@@ -209,4 +209,8 @@ def full_like(a: Any, fill_value: Any, dtype: Any = None, shape: Any = None) -> 
     filled = np.broadcast_to(
         np.astype(array(fill_value), np.dtype(dtype or a.dtype)), a.shape if shape is None else shape
     )
-    return copy(filled) if hasattr(filled, "requires_grad") else np.zeros_like(a, dtype=filled.dtype) + filled
+    return (
+        copy(filled)
+        if hasattr(filled, "requires_grad")
+        else np.zeros_like(a, dtype=filled.dtype, shape=filled.shape) + filled
+    )
