@@ -227,6 +227,33 @@ class Dropping(nn.Module):
         return self.out(self.drop(np.tanh(self.hidden(x))))
 
 
+class Convolving(nn.Module):
+    """A network that takes images, and keeps running statistics."""
+
+    def __init__(self, rng):
+        self.convolve, self.normalise = nn.Conv2d(1, 3, 5, stride=3, rng=rng), nn.BatchNorm2d(3)
+        self.out = nn.Linear(3 * 8 * 8, 10, rng=rng)
+
+    def forward(self, x):
+        return self.out(np.tanh(self.normalise(self.convolve(x))).reshape(len(x), -1))
+
+
+@pytest.mark.parametrize("backend", ["eager", "numpy"])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_images_and_running_statistics(mnist, tmp_path, monkeypatch, backend, shift):
+    row = networks.Network(lambda settings, rng: Convolving(rng), (1, 28, 28), lambda settings: "convolving")
+    monkeypatch.setitem(NETWORKS, "mlp", row)
+    settings = Settings.chosen(shift=shift, watch=5, **{**SMALL, "examples": 320, "backend": backend})
+    run = trained(settings, mnist)
+    assert run.history[1].train_loss < run.history[0].train_loss
+    for after in (1, 5, 8):
+        resumed = stopped_and_resumed(settings, mnist, tmp_path / "run", after)
+        assert_same_run(resumed, run)
+        assert resumed.watch.rows == run.watch.rows
+    _, validation = prepare(settings, mnist)
+    assert measure(run.model, LOSSES["cross_entropy"], validation).loss == run.history[-1].validation_loss
+
+
 class TestAugmentationAndDropout:
     @pytest.mark.parametrize("backend", ["eager", "numpy"])
     @pytest.mark.parametrize("model", ["mlp", "autoencoder", "dropping"])
