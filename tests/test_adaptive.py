@@ -123,6 +123,7 @@ class TestFormulas:
             return [p.numpy(), *optimizer.state[p].values()]
 
         whole = train()
+        monkeypatch.setattr(optimizer, "_SMALL", 20)
         monkeypatch.setattr(optimizer, "_PART", 10)
         assert_same(train(), whole)
         assert all(array.dtype == dtype for array in whole if array.ndim)
@@ -154,6 +155,21 @@ class TestFormulas:
         optimizer.step()
         assert np.isnan(p.numpy()[0])
         assert p.numpy()[1] == 2  # whose gradient's square is infinite
+
+    def test_options_may_change_between_steps_also_in_place(self):
+        found = []
+        for rates in ([0.1, 0.2, 0.2], [np.array(0.1), None, np.float64(0.2)]):
+            p = leaf([1.0])
+            optimizer = Adam([p])
+            for lr in rates:
+                if lr is None:
+                    optimizer.param_groups[0]["lr"][...] = 0.2
+                else:
+                    optimizer.param_groups[0]["lr"] = lr
+                p.grad = tg.Tensor([1.0])
+                optimizer.step()
+            found.append(p.item())
+        assert found[0] == found[1] == pytest.approx(0.5)
 
     def test_amsgrad_may_be_switched_on_later(self):
         p = leaf([1.0])

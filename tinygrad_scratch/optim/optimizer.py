@@ -25,7 +25,8 @@ Group = dict[str, Any]
 Numbers = dict[str, Any]
 """What an update computes with (floats), and what decides which operations it consists of (bools)."""
 
-_PART = 131072  # elements that an update of ndarrays takes at a time: with what is kept for them, they fit the cache
+_SMALL = 32768  # elements: NumPy's memory for answers is at hand; that for larger ones comes from the system each time
+_PART = 262144  # elements that an update of a large array takes at a time: what they need stays in the cache
 
 
 class Optimizer:
@@ -48,6 +49,7 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[Group] = []
         self.state: dict[Tensor, dict[str, Array]] = {}
+        self._known: dict[int, tuple[list[Any], Numbers, dict[Any, Numbers]]] = {}
         given = list(params)
         if not given:
             raise ValueError(
@@ -190,8 +192,8 @@ class Optimizer:
 
     def _step_arrays(self, group: Group, names: tuple[str, ...]) -> None:
         """Update the parameters of a group eagerly."""
-        value: Numbers | None = None
-        last, now, kind = -1.0, {}, None
+        value, by_dtype = self._prepared(group)
+        last, now, kind = -1.0, value, None
         for p in group["params"]:
             gradient = p.grad
             if gradient is None:
@@ -203,17 +205,27 @@ class Optimizer:
                 count = kept.pop("step")
                 count += 1
                 t = count.item()
-            if value is None:
-                value = self.numbers(group)
             if t != last or data.dtype is not kind:
                 last, kind = t, data.dtype
-                now = _in_dtype({**value, **self.rates(value, count)} if t else value, kind)
-            if data.size <= _PART:
+                if kind not in by_dtype:
+                    by_dtype[kind] = _in_dtype(value, kind)
+                now = {**by_dtype[kind], **_in_dtype(self.rates(value, count), kind)} if t else by_dtype[kind]
+            if data.size <= _SMALL:
                 self.update(data, gradient._data, kept, fresh, now, np)
             else:
+                scratch = Scratch.of(kind)
                 for part, g, some in _parts_of(data, gradient._data, kept):
-                    self.update(part, g, some, fresh, now, Scratch(part))
+                    self.update(part, g, some, fresh, now, scratch.begin(part.size))
             p._rank = next_rank()
+
+    def _prepared(self, group: Group) -> tuple[Numbers, dict[Any, Numbers]]:
+        """The numbers of a group, and what was made of them by dtype; made anew when an option has changed."""
+        options = [group[name] for name in self.defaults]
+        known = self._known.get(id(group))
+        if known is None or known[0] != options:
+            snapshot = [float(v) if isinstance(v, np.ndarray) else v for v in options]  # which may be changed in place
+            known = self._known[id(group)] = (snapshot, self.numbers(group), {})
+        return known[1], known[2]
 
     def _step_recorded(self, group: Group, names: tuple[str, ...]) -> None:
         """The same updates on Tensors around the same arrays, so that the listener sees every operation of them."""
@@ -237,18 +249,35 @@ class Optimizer:
 class Scratch:
     """NumPy's functions for the parts of an array; their answers lie in memory that all parts and updates of a thread use."""
 
-    _memory = local()
+    _threads = local()
 
-    def __init__(self, like: Array):
-        self.like, self.turn = like, 0
-        self.arrays: list[Array] = self._memory.__dict__.setdefault(f"{like.dtype} {_PART}", [])
+    def __init__(self, dtype: Any):
+        self.dtype, self.size, self.turn = dtype, 0, 0
+        self.arrays: list[Array] = []
+        self.views: list[Array] = []
+
+    @classmethod
+    def of(cls, dtype: Any) -> "Scratch":
+        """This thread's, for answers of that dtype."""
+        known: dict[Any, Scratch] = cls._threads.__dict__.setdefault("known", {})
+        return known.setdefault(dtype, cls(dtype))
+
+    def begin(self, size: int) -> "Scratch":
+        """Before an update of that many elements."""
+        if size != self.size:
+            if self.arrays and size > self.arrays[0].size:
+                self.arrays = []
+            self.size, self.views = size, [array[:size] for array in self.arrays]
+        self.turn = 0
+        return self
 
     def _next(self) -> Array:
         """Memory of its own for each answer of an update."""
-        if self.turn == len(self.arrays):
-            self.arrays.append(placed((_PART,), self.like.dtype, self.turn * 640))
+        if self.turn == len(self.views):
+            self.arrays.append(placed((max(_PART, self.size),), self.dtype, self.turn * 640))
+            self.views.append(self.arrays[-1][: self.size])
         self.turn += 1
-        return self.arrays[self.turn - 1][: self.like.size]
+        return self.views[self.turn - 1]
 
     def negative(self, a: Any) -> Any:
         return np.negative(a, self._next())
