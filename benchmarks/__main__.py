@@ -17,6 +17,7 @@ COMMANDS = {
         "array_api",
         "the array API standard: which of its functions, and which libraries' functions, work on Tensors",
     ),
+    "jacobians": ("jacobians", "whole Jacobians and Hessians, many directions at once, beside one at a time"),
     "import": ("imports", "import time over NumPy's own, and the size of the wheel"),
     "optimizers": ("optimizers", "one update by each optimizer, beside torch's foreach and fused ones"),
     "papers": ("papers", "all training steps of the reproduced papers, beside hand-derived NumPy and torch"),

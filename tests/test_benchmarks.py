@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import __main__ as command_line
 from benchmarks import capture, graphs, imports, measure, ops, optimizers, papers, steps, training
+from benchmarks import capture, graphs, imports, jacobians, measure, ops, steps, training
 from benchmarks.hand_derived import NETWORKS
 from benchmarks.peers import PEERS, YARDSTICK
 from benchmarks.worker import Loaded, Worker, problem
@@ -151,6 +152,13 @@ def test_capture(tmp_path, monkeypatch):
     assert all(seconds > 0 for seconds in found["epoch_s"].values())
 
 
+def test_jacobians(tmp_path):
+    jacobians.main(["--quick", "--out", str(tmp_path)])
+    found = written(tmp_path, "jacobians.json")["jacobians"]
+    assert set(found) > set(jacobians.functions())
+    assert all(kind["ms"] > 0 < kind["loop"] for kinds in found.values() for kind in kinds.values())
+
+
 def test_graphs(tmp_path):
     graphs.main(["--quick", "--out", str(tmp_path)])
     for kind, found in written(tmp_path, "graphs.json")["graphs"].items():
@@ -205,6 +213,7 @@ def test_command_line(capsys):
         "precision",
         "coverage",
         "array_api",
+        "jacobians",
     }
     with pytest.raises(SystemExit):
         steps.parse(["--rounds", "0"])

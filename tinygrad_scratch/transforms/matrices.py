@@ -14,7 +14,7 @@ from tinygrad_scratch.transforms.common import Argnums, Run, run, split_aux, ten
 from tinygrad_scratch.transforms.reverse import cotangents, grad, one_root
 from tinygrad_scratch.trees import leaves, rebuild
 
-_AT_ONCE = 1 << 21
+_AT_ONCE = 1 << 18
 """Elements of one batch of tangents: more would not stay in the cache of a core, and need memory."""
 
 
