@@ -81,6 +81,7 @@ def test_checkpoint_draws_the_same_again():
     again = nn.Dropout(0.5, rng=3)
     again(x)
     np.testing.assert_array_equal(again(x).numpy(), next_one.numpy())
+    np.testing.assert_array_equal(again(x).numpy(), drop(x).numpy())  # backward has left the stream where it was
 
 
 def test_checkpoint_within_a_captured_step_is_the_function():

@@ -1,7 +1,6 @@
 """What every transform does first and last: variables of its own, a call that keeps a graph, results of the right kind."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,6 @@ class _inside:  # noqa: N801
         state.transforms -= 1
 
 
-@dataclass(frozen=True)
 class Run:
     """One call of a function on variables of its own.
 
@@ -33,11 +31,12 @@ class Run:
     nested: whether the results are to be differentiated again. tensors: whether they are Tensors, or arrays.
     """
 
-    trees: tuple[Any, ...]
-    variables: list[Tensor]
-    output: Any
-    nested: bool
-    tensors: bool
+    def __init__(self, trees: tuple[Any, ...], variables: list[Tensor], output: Any, nested: bool, tensors: bool):
+        self.trees = trees
+        self.variables = variables
+        self.output = output
+        self.nested = nested
+        self.tensors = tensors
 
     def given(self, values: Sequence[Any]) -> tuple[Any, ...]:
         """`values`, one for each variable, in the form of the arguments, with dicts for modules."""
