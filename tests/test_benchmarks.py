@@ -6,9 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import __main__ as command_line
-from benchmarks import capture, graphs, imports, measure, ops, optimizers, papers, steps, training
-from benchmarks import capture, graphs, imports, jacobians, measure, ops, steps, training
+from benchmarks import , __main__ as command_line, capture, graphs
 from benchmarks.hand_derived import NETWORKS
 from benchmarks.peers import PEERS, YARDSTICK
 from benchmarks.worker import Loaded, Worker, problem

@@ -223,7 +223,10 @@ def _broken_rule(tensor: Tensor, generator: np.random.Generator) -> str:
             return float(np.vdot(g, op.fn(*moved, **options)))
 
         h = 1e-5
-        slope, derived = (at(h) - at(-h)) / (2 * h), float(np.vdot(part, direction))
+        try:
+            slope, derived = (at(h) - at(-h)) / (2 * h), float(np.vdot(part, direction))
+        except (ValueError, TypeError):  # an operation that takes no input beside this one, symmetric matrices say
+            continue
         if not abs(slope - derived) <= 1e-4 * max(1.0, abs(slope), abs(derived)):
             return f"argument {i} of {op.__name__}({', '.join(map(describe, values))})"
     return ""

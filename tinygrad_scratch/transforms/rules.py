@@ -145,6 +145,7 @@ def custom_vjp(
     latest = local()
 
     def answer(*arrays: Any, **options: Any) -> Any:
+        options.pop(_SAVED, None)
         y, latest.saved = forward(*arrays, **options)
         return y
 
