@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import , __main__ as command_line, capture, graphs
+from benchmarks import __main__ as command_line
+from benchmarks import capture, graphs, imports, jacobians, measure, ops, optimizers, papers, steps, training
 from benchmarks.hand_derived import NETWORKS
 from benchmarks.peers import PEERS, YARDSTICK
 from benchmarks.worker import Loaded, Worker, problem
