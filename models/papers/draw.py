@@ -63,7 +63,8 @@ def _panel(axes: Any, part: Panel) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e5e5e5")
     if any(curve.label for curve in part.curves):
-        axes.legend(frameon=False, fontsize=8)
+        many = sum(len(curve.x) for curve in part.curves) > 2_000  # too many to look for the best place
+        axes.legend(frameon=False, fontsize=8, loc="upper right" if many else "best")
 
 
 def scatter(title: str, points: Sequence[tuple[str, float, float]], x: str, y: str) -> bytes:
