@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_scratch.optim.optimizer import Group, Numbers, Optimizer, flags, fraction, number
+from tinygrad_scratch.optim.optimizer import Group, Numbers, Optimizer, flags, followed, fraction, number
 
 
 class Adam(Optimizer):
@@ -66,7 +66,8 @@ class Adam(Optimizer):
         return {
             "lr": lr, "beta1": beta1, "beta2": beta2, "eps": group["eps"], "weight_decay": decay,
             "gain1": 1 - beta1, "gain2": 1 - beta2, "keep": 1 - lr * decay,
-            "decays": bool(decay), "amsgrad": group["amsgrad"], "maximize": group["maximize"],
+            "decays": bool(decay) and not self.decoupled, "apart": bool(decay) and self.decoupled,
+            "amsgrad": group["amsgrad"], "maximize": group["maximize"],
         }  # fmt: skip
 
     def rates(self, value: Numbers, t: Any) -> Numbers:
@@ -74,13 +75,9 @@ class Adam(Optimizer):
         return {"lr": value["lr"] * root / (1 - value["beta1"] ** t), "eps": value["eps"] * root}
 
     def update(self, p: Any, g: Any, kept: dict[str, Any], fresh: bool, value: Numbers, do: Any) -> None:
-        if value["maximize"]:
-            g = do.negative(g)
-        if value["decays"]:
-            if self.decoupled:
-                p *= value["keep"]
-            else:
-                g = do.add(g, do.multiply(value["weight_decay"], p))
+        g = followed(p, g, value, do)
+        if value["apart"]:
+            p *= value["keep"]
         mean, square = kept["exp_avg"], kept["exp_avg_sq"]
         square *= value["beta2"]
         square += do.multiply(do.multiply(g, g), value["gain2"])
@@ -172,10 +169,7 @@ class RMSprop(Optimizer):
         }
 
     def update(self, p: Any, g: Any, kept: dict[str, Any], fresh: bool, value: Numbers, do: Any) -> None:
-        if value["maximize"]:
-            g = do.negative(g)
-        if value["decays"]:
-            g = do.add(g, do.multiply(value["weight_decay"], p))
+        g = followed(p, g, value, do)
         square = kept["square_avg"]
         square *= value["alpha"]
         square += do.multiply(do.multiply(g, g), value["gain"])
@@ -242,10 +236,7 @@ class Adagrad(Optimizer):
         return {"lr": value["lr"] / ((t - 1) * value["lr_decay"] + 1)}
 
     def update(self, p: Any, g: Any, kept: dict[str, Any], fresh: bool, value: Numbers, do: Any) -> None:
-        if value["maximize"]:
-            g = do.negative(g)
-        if value["decays"]:
-            g = do.add(g, do.multiply(value["weight_decay"], p))
+        g = followed(p, g, value, do)
         total = kept["sum"]
         total += do.multiply(g, g)
         p -= do.divide(do.multiply(value["lr"], g), do.add(do.sqrt(total), value["eps"]))

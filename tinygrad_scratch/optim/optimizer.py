@@ -8,15 +8,15 @@ numbers that the listener made inputs of the step.
 
 from collections.abc import Iterable, Iterator, Mapping
 from math import isfinite
-from threading import local
 from typing import Any
 
 import numpy as np
 
-from tinygrad_scratch._memory import beside, placed
+from tinygrad_scratch._memory import beside
 from tinygrad_scratch._typing import Array
 from tinygrad_scratch.context import met, no_grad, settings, state
 from tinygrad_scratch.errors import describe
+from tinygrad_scratch.optim.scratch import Scratch
 from tinygrad_scratch.tensor import Tensor, next_rank, wrap
 
 Group = dict[str, Any]
@@ -246,56 +246,13 @@ class Optimizer:
                 self.update(p, p.grad, kept, fresh, now, np)
 
 
-class Scratch:
-    """NumPy's functions for the parts of an array; their answers lie in memory that all parts and updates of a thread use."""
-
-    _threads = local()
-
-    def __init__(self, dtype: Any):
-        self.dtype, self.size, self.turn = dtype, 0, 0
-        self.arrays: list[Array] = []
-        self.views: list[Array] = []
-
-    @classmethod
-    def of(cls, dtype: Any) -> "Scratch":
-        """This thread's, for answers of that dtype."""
-        known: dict[Any, Scratch] = cls._threads.__dict__.setdefault("known", {})
-        return known.setdefault(dtype, cls(dtype))
-
-    def begin(self, size: int) -> "Scratch":
-        """Before an update of that many elements."""
-        if size != self.size:
-            if self.arrays and size > self.arrays[0].size:
-                self.arrays = []
-            self.size, self.views = size, [array[:size] for array in self.arrays]
-        self.turn = 0
-        return self
-
-    def _next(self) -> Array:
-        """Memory of its own for each answer of an update."""
-        if self.turn == len(self.views):
-            self.arrays.append(placed((max(_PART, self.size),), self.dtype, self.turn * 640))
-            self.views.append(self.arrays[-1][: self.size])
-        self.turn += 1
-        return self.views[self.turn - 1]
-
-    def negative(self, a: Any) -> Any:
-        return np.negative(a, self._next())
-
-    def sqrt(self, a: Any) -> Any:
-        return np.sqrt(a, self._next())
-
-    def add(self, a: Any, b: Any) -> Any:
-        return np.add(a, b, self._next())
-
-    def subtract(self, a: Any, b: Any) -> Any:
-        return np.subtract(a, b, self._next())
-
-    def multiply(self, a: Any, b: Any) -> Any:
-        return np.multiply(a, b, self._next())
-
-    def divide(self, a: Any, b: Any) -> Any:
-        return np.divide(a, b, self._next())
+def followed(p: Any, g: Any, value: Numbers, do: Any) -> Any:
+    """The gradient that an update goes by: turned around to maximize, and with the decay of weights in it."""
+    if value["maximize"]:
+        g = do.negative(g)
+    if value["decays"]:
+        g = do.add(g, do.multiply(value["weight_decay"], p))
+    return g if do is np else do.keep(g)
 
 
 def _in_dtype(value: Numbers, dtype: Any) -> Numbers:

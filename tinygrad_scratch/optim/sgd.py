@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from tinygrad_scratch.optim.optimizer import Group, Numbers, Optimizer, flags, number
+from tinygrad_scratch.optim.optimizer import Group, Numbers, Optimizer, flags, followed, number
 
 
 class SGD(Optimizer):
@@ -68,10 +68,7 @@ class SGD(Optimizer):
         }
 
     def update(self, p: Any, g: Any, kept: dict[str, Any], fresh: bool, value: Numbers, do: Any) -> None:
-        if value["maximize"]:
-            g = do.negative(g)
-        if value["decays"]:
-            g = do.add(g, do.multiply(value["weight_decay"], p))
+        g = followed(p, g, value, do)
         if value["moves"]:
             buffer = kept["momentum_buffer"]
             buffer *= value["momentum"]
