@@ -1,7 +1,8 @@
 """Batches of examples that lie in arrays: shuffled, split, augmented, and resumed in the middle of an epoch.
 
-A whole batch is indexed at once, which takes an eighth of the time of a loop over its examples. A loader owns its random
-stream: it is the same whatever else draws numbers, and nothing else draws other numbers because of it.
+A whole batch is indexed at once: 3 times as fast as a loop over its examples where memory is the limit (rows of 784 that
+are not in the cache), 16 times where they are, 80 times for rows of 16. A loader owns its random stream: it is the same
+whatever else draws numbers, and nothing else draws other numbers because of it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
