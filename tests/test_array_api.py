@@ -128,6 +128,37 @@ def test_changes_give_the_same_derivatives():
         np.testing.assert_allclose(tg.jvp(changes, (X,), (X,))[1], tg.grad(unchanged)(X) @ X)
 
 
+def test_a_tensor_changed_by_itself():
+    def f(x):
+        y = x * 1.0
+        y *= y
+        y[y > 0.5] = 2.0
+        y[...] = y
+        y[:] = y * x
+        return np.sum(y)
+
+    g = lambda x: np.sum(np.where(x * x > 0.5, 2.0, x * x) * x)  # noqa: E731
+    with tg.rewriting():
+        np.testing.assert_allclose(tg.grad(f)(X), tg.grad(g)(X))
+        np.testing.assert_allclose(tg.hessian(f)(X), tg.hessian(g)(X), atol=1e-12)
+
+
+def test_changes_in_a_captured_step():
+    def f(x):
+        y = x * 2.0
+        y[0] = 1.0
+        y += x
+        y *= y
+        return np.sum(y)
+
+    with tg.rewriting():
+        captured = tg.capture(tg.grad(f), backend="numpy")
+        for seed in range(4):
+            x = np.random.default_rng(seed).standard_normal(3)
+            np.testing.assert_allclose(captured(x), tg.grad(f)(x), rtol=1e-12)
+    assert captured.plan.calls == 2
+
+
 def test_arguments_may_be_changed_and_stay_as_they_are():
     def f(x):
         x *= 2.0

@@ -233,7 +233,12 @@ def _rewrite(x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
 def _setitem(self: Tensor, index: Any, value: Any) -> None:
     """``x[i] = v`` on a leaf, where it lies."""
     if _rewritten(self, value):
-        _rewrite(self, lambda old: At(old, index).set(value))
+        places = index if isinstance(index, tuple) else (index,)
+
+        def change(old: Tensor) -> Tensor:
+            return At(old, tuple([old if i is self else i for i in places])).set(old if value is self else value)
+
+        _rewrite(self, change)
         return
     target = writable(self, value, "x[i] = v", "x = x.at[i].set(v)")
     raw = tuple([getattr(i, "_data", i) for i in index]) if isinstance(index, tuple) else getattr(index, "_data", index)
@@ -247,7 +252,7 @@ def _in_place(op: Op, sign: str) -> Callable[[Tensor, Any], Tensor]:
 
     def change(self: Tensor, other: Any) -> Tensor:
         if _rewritten(self, other):
-            return _rewrite(self, lambda old: op.apply(old, other))
+            return _rewrite(self, lambda old: op.apply(old, old if other is self else other))
         target = writable(self, other, f"x {sign}= v", f"x = x {sign} v")
         value = other._data if isinstance(other, Tensor) else other
         fn(target, value, out=target, casting="same_kind")
