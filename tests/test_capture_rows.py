@@ -20,7 +20,6 @@ FALL_BACK = {
     "einsum",  # forms without end
     "getitem", "scatter", "replace",  # by arrays of indices together with slices; gradients that add up at indices
     "matmul",  # of stacks of matrices
-    "conv2d", "conv2d_input", "conv2d_weight", "conv2d_affine", "max_pool2d", "max_pool2d_input", "fold2d",
 }  # fmt: skip
 """Rows that, in some form, run on NumPy though compiled code was asked for."""
 

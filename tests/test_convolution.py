@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from capturing import BACKENDS, assert_replays, compiled_steps  # noqa: F401
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -295,3 +296,47 @@ def test_pools_are_torchs(kernel, options):
         np.sum(np.sin(y)).backward()
         torch.sin(expected).sum().backward()
         np.testing.assert_allclose(mine.grad.numpy(), theirs.grad.numpy(), atol=1e-12)
+
+
+# -- captured ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_captured_step_is_the_eager_one(backend):
+    """The network trained twice: bias and ReLU taken along, groups, strides, both pools, images that lie in another order."""
+    rng, models = np.random.default_rng(0), [network(rng=0), network(rng=0)]
+    optimizers = [SGD(model.parameters(), lr=0.1, momentum=0.9) for model in models]
+
+    def step(model, optimizer, images, labels):
+        loss = F.cross_entropy(model(np.transpose(tg.as_tensor(images), (0, 3, 1, 2))), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    captured = tg.capture(lambda *batch: step(models[0], optimizers[0], *batch), backend=backend)
+    for _ in range(5):
+        batch = rng.normal(size=(5, 8, 8, 2)).astype(np.float32), rng.integers(0, 3, 5)
+        assert float(captured(*batch)) == pytest.approx(float(step(models[1], optimizers[1], *batch)), rel=1e-4)
+    assert not captured.plan.fallback
+    for name, values in models[0].state_dict().items():
+        np.testing.assert_allclose(values, models[1].state_dict()[name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_kernels_of_one_and_answers_that_others_read_too(backend):
+    """1 x 1 kernels need no copies; a convolution whose answer, or that plus its bias, is wanted itself takes nothing along."""
+    rng = np.random.default_rng(0)
+
+    def step(x, w, b):
+        x, w, b = (tg.as_tensor(v).detach().requires_grad_() for v in (x, w, b))
+        y = tg.conv2d(x, w, groups=2)
+        z = y + b.reshape(-1, 1, 1)
+        active = tg.relu(z)
+        again = tg.relu(F.conv2d(active, w[:, :, :, :], b, groups=2) - 0.5)
+        return y, z, active, again, *tg.gradients(np.sum(again * again) + np.sum(y), [x, w, b])
+
+    def draw():
+        return rng.normal(size=(3, 4, 3, 3)), rng.normal(size=(4, 2, 1, 1)), rng.normal(size=4)
+
+    assert not assert_replays(step, draw, backend, rewrites=True, tolerance=1e-9).plan.fallback

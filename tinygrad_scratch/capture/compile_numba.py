@@ -29,6 +29,7 @@ import math
 import numpy as np
 from numba import njit, types
 from tinygrad_scratch.capture.runtime_numba import *
+from tinygrad_scratch.capture.runtime_windows import *
 
 
 '''
@@ -223,7 +224,9 @@ def _sums(path: Path) -> str:
 def _runtime() -> str:
     """The version of what compiled steps are made of, which is compiled into them."""
     here = Path(__file__).parent
-    return hashlib.sha256(b"".join((here / name).read_bytes() for name in ("runtime_numba.py", "blas.py"))).hexdigest()
+    return hashlib.sha256(
+        b"".join((here / name).read_bytes() for name in ("runtime_numba.py", "runtime_windows.py", "blas.py"))
+    ).hexdigest()
 
 
 def _write(path: Path, source: str) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from tinygrad_scratch._typing import Shape
+from tinygrad_scratch.capture import kernels
 from tinygrad_scratch.capture.emit_loops import LoopWriter, literal
+from tinygrad_scratch.capture.kernels import Kernel
 from tinygrad_scratch.capture.lower import Check, Item, Product
 from tinygrad_scratch.capture.simplify import Unsupported
 from tinygrad_scratch.capture.trace import Var
@@ -73,6 +75,8 @@ class Emitter:
                 self.check(item)
             elif isinstance(item, Product):
                 self.product(item)
+            elif isinstance(item, Kernel):
+                kernels.write(item, self)
             else:
                 LoopWriter(self, item).write()
 

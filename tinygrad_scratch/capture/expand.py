@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_scratch.ops import indexing, linalg, reductions
+from tinygrad_scratch.ops import convolution, indexing, linalg, reductions
 from tinygrad_scratch.registry import OPS
 
 
@@ -87,6 +87,10 @@ def affine(x: Any, weight: Any, bias: Any) -> Any:
     return linalg.matmul(x, weight.T) + bias
 
 
+def conv2d_affine(x: Any, weight: Any, bias: Any, **options: Any) -> Any:
+    return convolution.conv2d(x, weight, **options) + bias.reshape((-1, 1, 1))
+
+
 EXPANSIONS: dict[str, Any] = {
     "squared_error": lambda a, b: np.sum(np.square(np.subtract(a, b))),
     "sigmoid": sigmoid,
@@ -105,4 +109,5 @@ EXPANSIONS: dict[str, Any] = {
     "var": var,
     "std": std,
     "affine": affine,
+    "conv2d_affine": conv2d_affine,
 }

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_scratch._typing import Shape
+from tinygrad_scratch.capture.kernels import KERNELS, Kernel, as_kernel, fuse
 from tinygrad_scratch.capture.memory import Use
 from tinygrad_scratch.capture.rewrite import is_number, uses
 from tinygrad_scratch.capture.simplify import Unsupported, as_matrices, simple_rows
@@ -76,7 +77,7 @@ class Check:
         return Use([self.labels], ())
 
 
-Item = Loop | Product | Check
+Item = Loop | Product | Check | Kernel
 
 
 def _owners(variables: Sequence[Var]) -> list[Var]:
@@ -95,7 +96,7 @@ def lower(instrs: Sequence[Instr], outputs: list[Var]) -> list[Item]:
         for var in instr.vars:
             if not var.root.compact and var.base is not None:
                 raise Unsupported(f"a view of {instr.op.__name__}'s operand, whose memory had gaps")
-    rows = _sink_outer_products(rows, outputs)
+    rows = fuse(_sink_outer_products(rows, outputs), outputs)
     program = _fold_updates(rows, outputs)
     items: list[Item] = []
     schedule = _Schedule(items)
@@ -256,6 +257,12 @@ class _Schedule:
         name = instr.op.__name__
         if name == "check_labels":
             self.append(Check(instr.vars[0], instr.options["classes"], instr.phase))
+            return
+        if name in KERNELS:
+            kernel = as_kernel(instr)
+            for copy in kernel.copies:
+                self.place(copy)
+            self.append(kernel)
             return
         if name == "matmul":  # a sum over one term
             reduction = False

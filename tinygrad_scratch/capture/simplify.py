@@ -121,14 +121,14 @@ def as_matrices(item: Any) -> tuple[list[Instr], Any]:
         raise Unsupported("a product of stacks of matrices")
     copies: list[Instr] = []
     if len(a.shape) > 2 and a.strides != c_strides(a.shape):
-        a = _copied(a, item, copies)
+        a = copied(a, item, copies)
     if len(a.shape) == 1:
         a = view(a, (1, *a.shape), (a.shape[0], *a.strides))
     elif len(a.shape) > 2:
         a = view(a, (int(np.prod(a.shape[:-1])), a.shape[-1]), (a.shape[-1], 1))
     if len(b.shape) == 1:
         b = view(b, (*b.shape, 1), (*b.strides, 1))
-    a, b = (x if _regular(x) else _copied(x, item, copies) for x in (a, b))
+    a, b = (x if _regular(x) else copied(x, item, copies) for x in (a, b))
     if out.shape != (a.shape[0], b.shape[1]):
         if out.strides != c_strides(out.shape):
             raise Unsupported("a product of a stack into memory of another order")
@@ -144,7 +144,7 @@ def _regular(var: Var) -> bool:
     return plain or turned
 
 
-def _copied(var: Var, item: Any, copies: list[Instr]) -> Var:
+def copied(var: Var, item: Any, copies: list[Instr]) -> Var:
     local = Var("answer", np.broadcast_to(np.zeros((), var.dtype), var.shape))
     local.strides = c_strides(var.shape)
     copies.append(Instr(Named("spread"), [var], {}, local, item.phase))  # type: ignore[arg-type]
