@@ -64,7 +64,7 @@ def _apart(instr: Instr) -> list[Instr]:
     copies: list[Instr] = []
     for n, x in enumerate(instr.inputs):
         if isinstance(x, Var) and x.root is instr.out.root and x is not instr.out:
-            instr.inputs[n] = _copied(x, instr, copies)
+            instr.inputs[n] = copied(x, instr, copies)
     return [*copies, instr]
 
 
