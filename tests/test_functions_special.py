@@ -21,6 +21,7 @@ GRADIENTS = {
     "a quantile between two": (lambda x: np.quantile(x, 0.25), [0, 10, 20, 30, 41], [0, 1, 0, 0, 0]),
     "a quantile at a share": (lambda x: np.quantile(x, 0.3), [0, 10], [0.7, 0.3]),
     "unique takes the first of equals": (lambda x: np.unique(x) * [1, 10], [3, 2, 3], [10, 1, 0]),
+    "histogram's edges around one value": (lambda x: np.histogram(x, 2)[1], [5, 5], [1.5, 1.5]),
     "ptp of ties": (np.ptp, [1, 3, 3], [-1, 0.5, 0.5]),
     "NaN left out of a sum": (np.nansum, [1, NAN, 2], [1, 0, 1]),
     "NaN left out of a mean": (np.nanmean, [1, NAN, 2], [0.5, 0, 0.5]),

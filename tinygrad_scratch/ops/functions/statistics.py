@@ -70,7 +70,7 @@ def cov(
         total = np.sum(weights)
         centred = rows - np.sum(rows * weights, axis=1, keepdims=True) / total
         spread = centred * weights
-        count = total if not ddof else total - ddof * _repeated(weights, aweights) / total
+        count = total if not ddof else np.maximum(total - ddof * _repeated(weights, aweights) / total, 0)
     product = np.matmul(centred, spread.T)
     return np.squeeze(np.divide(product, count), axis=_single(product))
 
@@ -123,8 +123,10 @@ def histogram_bin_edges(a: Any, bins: Any = 10, range: Any = None, weights: Any 
             "use t.numpy(), or a number of bins"
         )
     edges = np.histogram_bin_edges(values(a), values(bins) if np.ndim(bins) else bins, range)
-    moves = np.ndim(bins) == 0 and range is None and a.size and np.ptp(values(a))
-    return np.linspace(np.min(a), np.max(a), len(edges)) if moves else edges
+    if np.ndim(bins) or range is not None or not a.size:
+        return edges
+    margin = 0 if np.ptp(values(a)) else 0.5
+    return np.linspace(np.min(a) - margin, np.max(a) + margin, len(edges))
 
 
 @implements(np.histogram)
