@@ -101,9 +101,9 @@ Tensor. This page is made by `python -m tinygrad_scratch.manifest > docs/numpy.m
 
 Reductions and scans by rows (`np.add`, `np.multiply`, `np.maximum`, `np.minimum`, `np.logaddexp`) cost one operation, by other
 ufuncs one an element; those are the definition's answers also where NumPy's own vectorised loops differ from it (the `reduce` of
-`np.power` and `np.arctan2` in NumPy 2.4 on some processors). Ties and kinks are decided as README says; functions that sort give each of equal elements the cotangent of
-the place where it comes to lie, and `np.unique` the first of them. A captured step refuses what would read values to decide a
-shape (`np.unique`, `np.extract`, `np.nonzero` ...).
+`np.power` and `np.arctan2` in NumPy 2.4 on some processors). Ties and kinks are decided as README says; functions that sort give
+each of equal elements the cotangent of the place where it comes to lie, and `np.unique` the first of them. A captured step
+refuses what would read values to decide a shape (`np.unique`, `np.extract`, `np.nonzero` ...).
 """
 
 
