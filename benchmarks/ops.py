@@ -83,6 +83,8 @@ IMAGES: dict[str, Case] = {
     "conv2d_affine": (((8, 16, 24, 24), (16, 16, 3, 3), (16,)), {}),
     "max_pool2d": (((8, 16, 24, 24),), {"kernel_size": 2}),
     "max_pool2d_input": (((8, 16, 12, 12), (8, 16, 24, 24)), {"kernel_size": 2}),
+    "fourier_fft": (((256, 256, 2),), {}),
+    "fourier_irfft": (((256, 129, 2),), {"n": 256}),
 }
 """Large cases of rows whose shapes and options depend on each other."""
 
