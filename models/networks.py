@@ -11,6 +11,7 @@ import numpy as np
 
 import tinygrad_scratch.nn as nn
 from models.autoencoder import Autoencoder
+from models.convnet import VGG, LeNet5
 from models.losses import LOSSES
 from models.mlp import MLP
 from models.optimizers import OPTIMIZERS
@@ -49,6 +50,14 @@ def _autoencoder(settings: "Settings", rng: Rng) -> nn.Module:
     return Autoencoder(settings.sizes, settings.activation, init=settings.init, std=settings.init_std, rng=rng)
 
 
+def _lenet5(settings: "Settings", rng: Rng) -> nn.Module:
+    return LeNet5(rng=rng)
+
+
+def _vgg(settings: "Settings", rng: Rng) -> nn.Module:
+    return VGG((16, 32), channels=1, size=28, rng=rng)
+
+
 def _layers(settings: "Settings") -> str:
     return f"{'-'.join(map(str, settings.sizes))}, {settings.activation}"
 
@@ -62,5 +71,7 @@ NETWORKS: dict[str, Network] = {
         _autoencoder, (784,), _layers, SHAPING, losses=("bce", "squared_error"), reconstructs=True, pretrains=True,
         defaults={"sizes": (784, 256, 64), "loss": "bce", "optimizer": "adam", **OPTIMIZERS["adam"].defaults},
     ),
+    "lenet5": Network(_lenet5, (1, 28, 28), lambda settings: "LeNet-5"),
+    "vgg": Network(_vgg, (1, 28, 28), lambda settings: "small VGG 16-16-32-32"),
 }
 # fmt: on
