@@ -104,7 +104,7 @@ class Embedding(Module):
         except (IndexError, TypeError) as error:
             raise type(error)(
                 f"{describe(x)} are no indices of {self.num_embeddings} embeddings, integers from 0 to "
-                f"{self.num_embeddings - 1}: {error}"
+                f"{self.num_embeddings - 1}: {error}; make the Embedding larger, or map the indices first"
             ) from None
         y = self.weight[x]
         if self.padding_idx is None:
