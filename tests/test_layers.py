@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from capturing import BACKENDS, assert_same, compiled_steps, tolerance_for  # noqa: F401
+from capturing import BACKENDS, assert_same, compiled_steps, needs_numba, tolerance_for  # noqa: F401
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -340,12 +340,12 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", MODELS)
+RUNS = [pytest.param(name, "numba", marks=needs_numba) for name, (_, _, compiled) in MODELS.items() if compiled]
+
+
+@pytest.mark.parametrize(("name", "backend"), [*((name, "numpy") for name in MODELS), *RUNS])
 def test_captured_is_eager(name, backend):
-    make, draw, compiled = MODELS[name]
-    if backend == "numba" and not compiled:
-        pytest.skip("its layers are compiled in other tests")
+    make, draw, _ = MODELS[name]
     eager, other = Training(make), Training(make)
     captured, tolerance = (
         tg.capture(other.step, backend=backend, rewrites=False),

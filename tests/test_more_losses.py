@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from capturing import BACKENDS, assert_same, compiled_steps, tolerance_for  # noqa: F401
+from capturing import assert_same, compiled_steps, needs_numba, tolerance_for  # noqa: F401
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -207,14 +207,15 @@ def test_modules_are_the_functions_and_keep_float32(name, module, input, target,
     assert repr(layer) == f"{module}(reduction='mean')"
 
 
-COMPILED = {"both", "ignored, of images", "nll", "bce with logits", "bce", "huber", "kl"}
+COMPILED = ("ignored, of images", "nll", "bce with logits", "bce", "huber", "kl")
 
 
-@each
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_captured_is_eager(name, module, input, target, options, backend, request):
-    if backend == "numba" and request.node.callspec.id.split("-")[-1] not in COMPILED:
-        pytest.skip("its rows are compiled in another of these tests")
+RUNS = [*((case, "numpy") for case in CASES), *(pytest.param(case, "numba", marks=needs_numba) for case in COMPILED)]
+
+
+@pytest.mark.parametrize(("case", "backend"), RUNS)
+def test_captured_is_eager(case, backend):
+    name, _, input, target, options = CASES[case]
 
     def step(x, t):
         x = tg.Tensor(x, requires_grad=True) if not isinstance(x, tg.Tensor) else x
