@@ -9,6 +9,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "steps": ("steps", "training steps of eight networks, beside hand-derived NumPy and other libraries"),
     "capture": ("capture", "what capturing a step costs and saves: start, memory, an online epoch"),
+    "layers": ("layers", "layers and whole steps of convolutional networks, beside torch: time and memory"),
     "ops": ("ops", "every row of the op table, as a multiple of the bare NumPy function"),
     "precision": ("precision", "errors of values and derivatives against 50 digits"),
     "coverage": ("coverage", "everyday calls of NumPy: right, refused or wrong, here and in other libraries"),

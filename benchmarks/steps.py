@@ -31,6 +31,7 @@ CHECK_STEPS = 3
 # Relative to the change of a parameter's array over the steps, or to the loss. Float32 alone gives 1e-7 to 1e-4, but
 # a ReLU whose input is a rounding error from 0 goes either way and so changes a column of a gradient (1e-2 was seen).
 TOLERANCE = 0.02
+LABEL = "time of one training step / hand-derived NumPy's (bars: quartiles over the rounds)"
 DISTURBED = 0.35  # cores that other processes may keep busy beside a block (known to about 0.2)
 
 
@@ -239,7 +240,7 @@ def show(results: dict[str, Any], peers: Sequence[str]) -> str:
     return "\n".join(["\n\n".join(tables), "", *notes, load])
 
 
-def draw(results: dict[str, Any], peers: Sequence[str], path: Path) -> None:
+def draw(results: dict[str, Any], peers: Sequence[str], path: Path, label: str = LABEL) -> None:
     """The table as a chart: a row a step, a mark a competitor, logarithmic."""
     from matplotlib.figure import Figure
 
@@ -270,6 +271,6 @@ def draw(results: dict[str, Any], peers: Sequence[str], path: Path) -> None:
     axes.set_yticks(range(len(shapes)), [shape["label"] for shape in shapes])
     axes.invert_yaxis()
     axes.grid(alpha=0.3)
-    axes.set_xlabel("time of one training step / hand-derived NumPy's (bars: quartiles over the rounds)")
+    axes.set_xlabel(label)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     figure.savefig(path, dpi=150)

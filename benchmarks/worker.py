@@ -48,10 +48,10 @@ class Timed:
 class Worker:
     """The near end of a worker process. Every method waits for the answer; a failure there is a RuntimeError here."""
 
-    def __init__(self, peer: str) -> None:
+    def __init__(self, peer: str, far: type[FarEnd] | None = None) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, far_end = context.Pipe()
-        self.process = context.Process(target=serve, args=(far_end, peer), daemon=True)
+        self.process = context.Process(target=serve, args=(far_end, peer, far or FarEnd), daemon=True)
         self.process.start()
         far_end.close()
 
@@ -88,9 +88,9 @@ class Worker:
             self.process.kill()
 
 
-def serve(connection: Any, name: str) -> None:
+def serve(connection: Any, name: str, kind: type[FarEnd]) -> None:
     """The far end: answers messages until the pipe closes."""
-    far = FarEnd(name)
+    far = kind(name)
     while True:
         try:
             method, *arguments = connection.recv()

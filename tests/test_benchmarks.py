@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import capture, graphs, imports, jacobians, measure, ops, optimizers, papers, steps, training
+from benchmarks import capture, graphs, imports, jacobians, layers, measure, ops, optimizers, papers, steps, training
 from benchmarks.hand_derived import NETWORKS
 from benchmarks.peers import PEERS, YARDSTICK
 from benchmarks.worker import Loaded, Worker, problem
@@ -167,6 +167,21 @@ def test_graphs(tmp_path):
             assert run["kept_objects"] < 200
 
 
+def test_layers(tmp_path, capsys):
+    peers = ["torch-eager", "ours-eager", "ours-numpy"]
+    layers.main(["--quick", "--cases", "conv5x5", "lenet5", "--peers", *peers, "--out", str(tmp_path)])
+    for case in written(tmp_path, "layers.json")["shapes"].values():
+        assert list(case["peers"]) == peers
+        for peer, found in case["peers"].items():
+            if peer != "torch-eager" or "not installed" not in found["note"]:
+                assert found["agrees"]
+                assert len(found["seconds"]) == 2
+                assert found["memory"] is None or found["memory"] >= 0
+        assert case["peers"]["ours-eager"]["memory"] > 0
+    assert (tmp_path / "layers.png").read_bytes().startswith(b"\x89PNG")
+    assert "LeNet-5, a training step" in capsys.readouterr().out
+
+
 def test_optimizers(tmp_path, capsys):
     optimizers.main(["--quick", "--optimizers", "Adam", "RMSprop", "--out", str(tmp_path)])
     for found in written(tmp_path, "optimizers.json")["optimizers"].values():
@@ -205,6 +220,7 @@ def test_command_line(capsys):
         "capture",
         "ops",
         "graphs",
+        "layers",
         "optimizers",
         "papers",
         "import",
