@@ -7,6 +7,7 @@ import numpy as np
 
 import tinygrad_scratch.nn as nn
 from models import rules
+from models.convnet import VGG, LeNet5
 from models.data import Array
 from models.mlp import MLP
 from models.papers.tasks import Task
@@ -41,4 +42,19 @@ def mlp(task: Task, rng: np.random.Generator) -> nn.Sequential:
     return nn.Sequential(*parts)
 
 
-NETWORKS: dict[str, Callable[[Task, np.random.Generator], nn.Module]] = {"mlp": mlp}
+def lenet5(task: Task, rng: np.random.Generator) -> nn.Module:
+    """LeNet-5, for MNIST."""
+    return LeNet5(rng=rng)
+
+
+def vgg(task: Task, rng: np.random.Generator) -> nn.Module:
+    """A small VGG, for CIFAR-10."""
+    return VGG(rng=rng)
+
+
+NETWORKS: dict[str, tuple[Callable[[Task, np.random.Generator], nn.Module], tuple[int, ...]]] = {
+    "mlp": (mlp, (-1,)),
+    "lenet5": (lenet5, (1, 28, 28)),
+    "vgg": (vgg, (3, 32, 32)),
+}
+"""How each is built, and the shape in which it takes an image."""

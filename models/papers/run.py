@@ -33,10 +33,11 @@ def stream(task: Task, *purpose: int) -> np.random.Generator:
 
 
 class Part:
-    """Examples: x float32 (N, inputs), labels (N,), and targets as the loss wants them."""
+    """Examples: x float32 (N, ...) as the network takes it, labels (N,), and targets as the loss wants them."""
 
     def __init__(self, task: Task, x: Array, labels: Array):
-        self.x, self.labels = flatten(x), labels if task.digit is None else (labels == task.digit).astype(labels.dtype)
+        self.x = flatten(x).reshape(len(x), *NETWORKS[task.network][1])
+        self.labels = labels if task.digit is None else (labels == task.digit).astype(labels.dtype)
         self.targets = targets(task, self.labels)
 
     def __len__(self) -> int:
@@ -83,7 +84,7 @@ class Run:
         everything = len(chosen) == len(data.labels) and not task.validation
         self.train = Part(task, data.x, data.labels) if everything else Part(task, data.x[chosen], data.labels[chosen])
         self.parts["train"] = self.train
-        self.model = NETWORKS[task.network](task, stream(task, WEIGHTS))
+        self.model = NETWORKS[task.network][0](task, stream(task, WEIGHTS))
         self.seconds = {"train": 0.0, "evaluate": 0.0, "pretrain": 0.0}
         self.curve: dict[str, list[Any]] = {"epoch": [], "step": []}
         self.record: dict[str, list[Any]] = {"epoch": [], "step": [], "loss": [], "accuracy": []}

@@ -47,7 +47,7 @@ class Task:
 
     data: str = "mnist"
     network: str = "mlp"
-    sizes: tuple[int, ...]
+    sizes: tuple[int, ...] = ()
     activation: str = "sigmoid"
     loss: str = "squared_error"
     scale: float = 1.0
@@ -106,7 +106,7 @@ class Task:
     @property
     def cost(self) -> float:
         """A rough measure of the work, to begin with the longest run: products, and a constant for each step."""
-        weights = sum(a * b for a, b in zip(self.sizes, self.sizes[1:], strict=False))
+        weights = sum(a * b for a, b in zip(self.sizes, self.sizes[1:], strict=False)) or 1_000_000
         total = 0.0
         for phase in self.phases:
             steps = self.phase_steps(phase)
