@@ -190,6 +190,13 @@ class TestRuns:
         made.go()
         assert made.steps == 20
 
+    def test_a_convolutional_network_takes_images(self):
+        phases = (Phase(epochs=1, lr=1e-3, batch_size=20),)
+        task = Task(network="lenet5", loss="cross_entropy", optimizer="adam", examples=100, tests=50, phases=phases)
+        record = record_of(task)
+        assert record["steps"] == 5
+        assert record["final"]["test"]["loss"] < record["curve"]["test_loss"][0]
+
     def test_missing_data_says_what_to_do(self, tmp_path):
         with pytest.raises(RunError, match="--data-dir"):
             run(replace(SMALL, data="cifar10"), data_dir=str(tmp_path))

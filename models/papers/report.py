@@ -104,7 +104,8 @@ def claim_box(result: dict[str, Any]) -> str:
     seeds = ", ".join(map(str, result["seeds"])) or "none"
     note = f'<p class="note">{text(result["note"])}</p>' if result["note"] else ""
     settings = "".join(
-        f"<li>{text(label)}: <code>{text(json.dumps(told))}</code></li>" for label, told in result.get("settings", {}).items()
+        f"<li>{text(label)}: <code>{text(json.dumps(told))}</code></li>"
+        for label, told in result.get("settings", {}).items()
     )
     return (
         f'<article id="{result["id"]}"><h4><code>{text(result["id"])}</code> <span class="where">{text(result["where"])}'
