@@ -17,7 +17,7 @@ BACKENDS = ["numpy", pytest.param("numba", marks=needs_numba)]
 def compiled_steps(tmp_path_factory):
     """Compiled steps are kept in a folder of this run of the tests."""
     before = os.environ.get("TINYGRAD_SCRATCH_CACHE")
-    os.environ["TINYGRAD_SCRATCH_CACHE"] = str(tmp_path_factory.getbasetemp() / "compiled")
+    os.environ["TINYGRAD_SCRATCH_CACHE"] = os.environ.get("WARM") or str(tmp_path_factory.getbasetemp() / "compiled")
     yield
     del os.environ["TINYGRAD_SCRATCH_CACHE"]
     if before is not None:

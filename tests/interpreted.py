@@ -81,6 +81,7 @@ def _exact(function, like=np.float64):
 MATH = SimpleNamespace(
     **{name: _exact(getattr(np, name)) for name in "exp log log1p expm1 sqrt sin cos tan tanh sinh cosh log2 log10 hypot".split()},
     **{f"a{name}": _exact(getattr(np, f"arc{name}")) for name in "sin cos tan tan2 sinh cosh tanh".split()},
+    **{name: np.vectorize(getattr(math, name), otypes="d") for name in ("erf", "erfc")},
     isnan=np.isnan, isinf=np.isinf, isfinite=np.isfinite, pow=_exact(np.power), nan=math.nan, inf=math.inf,
 )  # fmt: skip
 
@@ -106,7 +107,7 @@ def run_source(source):
         **{f"p_{name}": lambda address, dtype=name: Pointer(dtype, address) for name in NUMBERS},
     }  # fmt: skip
     text = source[source.index("import *") + len("import *") :]
-    text = "\n".join("" if line.startswith("@njit") else line for line in text.split("\n"))
+    text = "\n".join("" if line.startswith("@compiled") else line for line in text.split("\n"))
     exec(compile(text, "<interpreted step>", "exec"), names)
 
     def wrapped(function):

@@ -14,15 +14,6 @@ from tinygrad_scratch.testing.properties import cotangent_for
 ROWS = dict(OPS)
 FEW = settings(max_examples=max(2, settings().max_examples // 2))
 
-FALL_BACK = {
-    "argmax", "argmin", "argsort",  # no loop of one pass
-    "count_nonzero", "cumsum",
-    "einsum",  # forms without end
-    "getitem", "scatter", "replace",  # by arrays of indices together with slices; gradients that add up at indices
-    "matmul",  # of stacks of matrices
-}  # fmt: skip
-"""Rows that, in some form, run on NumPy though compiled code was asked for."""
-
 
 def differentiated(op, options):
     """A step: the row's answer, and the gradients of its inputs."""

@@ -27,7 +27,7 @@ HEAD = '''"""A step compiled by tinygrad_scratch. Generated; safe to delete."""
 import math
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from tinygrad_scratch.capture.runtime_numba import *
 from tinygrad_scratch.capture.runtime_windows import *
 
@@ -94,8 +94,8 @@ def _compile(plan: Any) -> Compiled:
     for var in plan.outputs:  # which an epoch reads, where no loop does
         emitter.pointer(var)
     signature = ", ".join(["types.int64[::1]", *map(array_type, plan.inputs)])
-    step = load(f"{HEAD}@njit(types.int64({signature}), **STEP_OPTIONS)\n{emitter.function('step', direct=True)}").step
-    core = f"@njit(types.int64(types.int64[::1]), **STEP_OPTIONS)\n{emitter.function('core', direct=False)}"
+    step = load(f"{HEAD}@compiled(types.int64({signature}))\n{emitter.function('step', direct=True)}").step
+    core = f"@compiled(types.int64(types.int64[::1]))\n{emitter.function('core', direct=False)}"
     slabs = memory.allocate()
     arrays = {id(v): _in_slab(v, slabs[memory.place[id(v)]]) for v in emitter.table if id(v) in memory.place}
     owners = [arrays.get(id(v), v.array) for v in emitter.table]
@@ -185,7 +185,7 @@ def load(source: str) -> Any:
         return _kept(path)
     except OSError:  # no place to keep it, or none left: compile for this process alone
         module = ModuleType(f"tinygrad_scratch_{path.stem}")
-        exec(source.replace("**STEP_OPTIONS", "**{**STEP_OPTIONS, 'cache': False}"), module.__dict__)
+        exec(source.replace("@compiled(", "@compiled(cache=False, signature="), module.__dict__)
         return module
 
 

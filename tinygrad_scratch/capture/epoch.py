@@ -114,7 +114,7 @@ def _compile_epoch(compiled: Any, outputs: list[Var]) -> Any:
     kinds = [array_type(v, 1).replace(", readonly=True", "") for v in inputs] + [array_type(v, 1) for v in inputs]
     kinds += [array_type(v, 1).replace(", readonly=True", "") for v in outputs]
     signature = f"types.int64(types.int64[::1], types.int64, types.int64, types.int64[::1], {', '.join(kinds)})"
-    module = load(f"{HEAD}{compiled.core}\n\n@njit({signature}, **STEP_OPTIONS)\n" + "\n".join(body))
+    module = load(f"{HEAD}{compiled.core}\n\n@compiled({signature})\n" + "\n".join(body))
     return module.epoch, [np.empty(int(np.prod(v.shape)), v.dtype) for v in inputs]
 
 

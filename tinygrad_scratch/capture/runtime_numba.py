@@ -14,12 +14,41 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.core.errors import RequireLiteralValue
+from numba.core.runtime import rtsys
 from numba.extending import intrinsic
 
 from tinygrad_scratch.capture.blas import numpy_blas
 
 f32, f64, i64 = np.float32, np.float64, np.int64
 STEP_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True, "cache": True, "boundscheck": False}
+
+
+def compiled(signature: Any, cache: bool = True) -> Callable[..., Any]:
+    """Decorator: a function of one signature, compiled; its machine code from the cache, if it is there."""
+
+    def wrap(function: Any) -> Any:
+        dispatcher = njit(**{**STEP_OPTIONS, "cache": cache})(function)
+        if not (cache and _from_cache(dispatcher, signature)):
+            dispatcher.compile(signature)
+        dispatcher.disable_compile()
+        return dispatcher
+
+    return wrap
+
+
+def _from_cache(dispatcher: Any, signature: Any) -> bool:
+    """Load machine code as ``dispatcher.compile`` does, but for making numba ready to compile, which takes four times as long
+    (and imports SciPy, where that is installed). False where there is none, or where this numba has other insides."""
+    try:
+        rtsys.initialize(dispatcher.targetctx)  # names that the code is linked to
+        found = dispatcher._cache._load_overload(signature, dispatcher.targetctx)
+        if found is None:
+            return False
+        dispatcher.targetctx.insert_user_function(found.entry_point, found.fndesc, [found.library])
+        dispatcher.add_overload(found)
+    except Exception:  # a cache must never stand in the way
+        return False
+    return True
 
 
 def _pointer(dtype: Any, name: str) -> Any:
