@@ -13,6 +13,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import RequireLiteralValue
 from numba.core.runtime import rtsys
 from numba.extending import intrinsic
@@ -40,12 +41,13 @@ def _from_cache(dispatcher: Any, signature: Any) -> bool:
     """Load machine code as ``dispatcher.compile`` does, but for making numba ready to compile, which takes four times as long
     (and imports SciPy, where that is installed). False where there is none, or where this numba has other insides."""
     try:
-        rtsys.initialize(dispatcher.targetctx)  # names that the code is linked to
-        found = dispatcher._cache._load_overload(signature, dispatcher.targetctx)
-        if found is None:
-            return False
-        dispatcher.targetctx.insert_user_function(found.entry_point, found.fndesc, [found.library])
-        dispatcher.add_overload(found)
+        with global_compiler_lock:
+            rtsys.initialize(dispatcher.targetctx)  # names that the code is linked to
+            found = dispatcher._cache._load_overload(signature, dispatcher.targetctx)
+            if found is None:
+                return False
+            dispatcher.targetctx.insert_user_function(found.entry_point, found.fndesc, [found.library])
+            dispatcher.add_overload(found)
     except Exception:  # a cache must never stand in the way
         return False
     return True
