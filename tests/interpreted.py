@@ -7,7 +7,7 @@ do not, or that are read before they were written (they are filled with NaN).
 
 import ctypes
 import math
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 
 import numpy as np
 
@@ -86,16 +86,42 @@ MATH = SimpleNamespace(
 )  # fmt: skip
 
 
+def windows(memory):
+    """Functions of convolution and pooling, which steps call: their own source, over these pointers."""
+    from tinygrad_scratch.capture import runtime_windows
+
+    def copy_row(target, to, source, start, count):
+        if count > 0:
+            target.view(to, (count,), (1,))[...] = source.view(start, (count,), (1,))
+
+    def add_row(target, to, source, start, count):
+        if count > 0:
+            target.view(to, (count,), (1,))[...] += source.view(start, (count,), (1,))
+
+    def product(*arguments):
+        gemm(np.float32 if arguments[6].dtype == np.float32 else np.float64)(*arguments)
+
+    names = {**vars(runtime_windows), "get": memory.get, "put": memory.put, "larger": larger}
+    names |= {"copy_row": copy_row, "add_row": add_row, "product": product}
+    own = {k: v.py_func for k, v in vars(runtime_windows).items() if getattr(v, "__module__", "") == runtime_windows.__name__
+           and hasattr(v, "py_func")}  # fmt: skip
+    made = {name: FunctionType(f.__code__, names, name, f.__defaults__) for name, f in own.items()}
+    names |= made
+    return made
+
+
+def larger(a, b):
+    return a if (a >= b or a != a) else b
+
+
+def smaller(a, b):
+    return a if (a <= b or a != a) else b
+
+
 def run_source(source):
     """What compile_numba.load gives, for a step or an epoch, in Python."""
     memory = Memory()
     f32, f64 = np.float32, np.float64
-
-    def larger(a, b):
-        return a if (a >= b or a != a) else b
-
-    def smaller(a, b):
-        return a if (a <= b or a != a) else b
 
     def integer(x):
         return int(x) if -(2.0**63) <= x < 2.0**63 else -(2**63)
@@ -106,8 +132,9 @@ def run_source(source):
         "sgemm": gemm(f32), "dgemm": gemm(f64),
         **{f"p_{name}": lambda address, dtype=name: Pointer(dtype, address) for name in NUMBERS},
     }  # fmt: skip
-    text = source[source.index("import *") + len("import *") :]
+    text = source[source.rindex("import *") + len("import *") :]
     text = "\n".join("" if line.startswith("@compiled") else line for line in text.split("\n"))
+    names |= windows(memory)
     exec(compile(text, "<interpreted step>", "exec"), names)
 
     def wrapped(function):
