@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 
 from models import outputs
 from models.checkpoint import load_checkpoint
-from models.data import load_mnist
 from models.files import RunError
 from models.papers.commands import add_commands
 from models.pretraining import pretrain
@@ -35,7 +34,7 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command line. The options of a run come from the fields of `Settings`."""
-    parser = _Parser(prog="python -m models", description="Train and evaluate networks on MNIST.")
+    parser = _Parser(prog="python -m models", description="Train and evaluate networks on images.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="{train,evaluate,papers,reproduce}")
     command = commands.add_parser("train", help="train a network and write a folder of results", allow_abbrev=False)
     group = command.add_argument_group("the run")
@@ -116,7 +115,7 @@ def _train(options: argparse.Namespace) -> int:
     given = {option.name: getattr(options, option.name) for option in fields(Settings) if hasattr(options, option.name)}
     run, folder = _resumed(options, given) if options.resume else _fresh(options, given)
     print(f"{outputs.describe(run.settings)}; {run.settings.training_examples():,} training images; into {folder}")
-    mnist = load_mnist()
+    data = run.settings.images.load()
     progress = Progress(run)
 
     def after_epoch(run: Run) -> None:
@@ -128,12 +127,12 @@ def _train(options: argparse.Namespace) -> int:
         outputs.write_progress(folder, run)
 
     with asked_to_stop() as stop, contextlib.closing(progress):
-        training, validation = prepare(run.settings, mnist)
+        training, validation = prepare(run.settings, data)
         done = pretrain(run, training, stop=stop, after=after_layer)
         done = done and train(run, training, validation, stop=stop, show=progress.step, after_epoch=after_epoch)
     if not done:
         outputs.write_progress(folder, run)
-    tested = outputs.write_results(folder, run, mnist, interrupted=not done, figures=not options.no_figures)
+    tested = outputs.write_results(folder, run, data, interrupted=not done, figures=not options.no_figures)
     print(f"test {outputs.show(tested)}; written to {folder}", flush=True)
     if not done:
         print(f"stopped; continue with: python -m models train --resume {folder}", file=sys.stderr)
@@ -143,6 +142,7 @@ def _train(options: argparse.Namespace) -> int:
 def _fresh(options: argparse.Namespace, given: dict[str, Any]) -> tuple[Run, Path]:
     """A new run and its folder, which is made, or cleared, once nothing else can be wrong."""
     run = new_run(Settings.chosen(**given))
+    run.settings.images.load()  # if it is missing, nothing is to be changed
     if run.settings.start:
         outputs.start_from(Path(run.settings.start), run)
     folder = options.out or Path("runs", datetime.datetime.now().strftime("%Y%m%d-%H%M%S"))
@@ -170,5 +170,5 @@ def _resumed(options: argparse.Namespace, given: dict[str, Any]) -> tuple[Run, P
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    print(f"test {outputs.show(outputs.evaluate(options.folder, load_mnist()))}")
+    print(f"test {outputs.show(outputs.evaluate(options.folder))}")
     return 0

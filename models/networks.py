@@ -26,10 +26,10 @@ class Network(NamedTuple):
     """One choice of `--model`."""
 
     build: Callable[["Settings", Rng], nn.Module]
-    shape: tuple[int, ...]
-    """Of one example, as the network takes it: (784,), or (1, 28, 28)."""
     describe: Callable[["Settings"], str]
     """The network in a few words."""
+    flat: bool = True
+    """Whether it takes an image as a row of pixels, or else as (channels, height, width)."""
     shaped_by: tuple[str, ...] = ()
     """Which of the settings `sizes`, `activation`, `init` and `init_std` it heeds; the others are refused."""
     losses: tuple[str, ...] = tuple(LOSSES)
@@ -66,9 +66,9 @@ SHAPING = ("sizes", "activation", "init", "init_std")
 
 # fmt: off
 NETWORKS: dict[str, Network] = {
-    "mlp": Network(_mlp, (784,), _layers, SHAPING, pretrains=True),
+    "mlp": Network(_mlp, _layers, shaped_by=SHAPING, pretrains=True),
     "autoencoder": Network(
-        _autoencoder, (784,), _layers, SHAPING, losses=("bce", "squared_error"), reconstructs=True, pretrains=True,
+        _autoencoder, _layers, shaped_by=SHAPING, losses=("bce", "squared_error"), reconstructs=True, pretrains=True,
         defaults={"sizes": (784, 256, 64), "loss": "bce", "optimizer": "adam", **OPTIMIZERS["adam"].defaults},
     ),
     "lenet5": Network(_lenet5, (1, 28, 28), lambda settings: "LeNet-5"),

@@ -78,14 +78,15 @@ def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any
     write_atomically(path, text.getvalue().encode())
 
 
-def write_results(folder: Path, run: Run, mnist: Mnist, *, interrupted: bool, figures: bool) -> Measured:
+def write_results(folder: Path, run: Run, data: Mnist, *, interrupted: bool, figures: bool) -> Measured:
     """Test the network, and write its weights, the results and the figures. Returns its loss and accuracy."""
     save_weights(folder / WEIGHTS, run.model)
-    logits, tested = _tested(run.settings, run.model, mnist)
-    counts = confusion(mnist.y_test, logits.argmax(axis=1)) if run.classifies else None
+    logits, tested = _tested(run.settings, run.model, data)
+    counts = confusion(data.y_test, logits.argmax(axis=1)) if run.classifies else None
     write_json(folder / RESULTS, _results(run, tested, counts, interrupted))
     if figures:
         title = f"{describe(run.settings)}; test {show(tested)}"
+        names = run.settings.images.names
         probabilities = LOSSES[run.settings.loss].probabilities(logits)
         if run.history:
             write_atomically(folder / CURVES, plots.learning_curves(run.history, title))
@@ -93,26 +94,26 @@ def write_results(folder: Path, run: Run, mnist: Mnist, *, interrupted: bool, fi
             write_atomically(folder / WATCH_FIGURE, plots.watched(run.watch.rows, title))
         if counts is None:
             write_atomically(
-                folder / RECONSTRUCTIONS, plots.reconstructions(mnist.x_test, mnist.y_test, probabilities, title)
+                folder / RECONSTRUCTIONS, plots.reconstructions(data.x_test, data.y_test, probabilities, title)
             )
         else:
-            write_atomically(folder / CONFUSION, plots.confusion_matrix(counts, title))
-            drawn = plots.misclassified(mnist.x_test, mnist.y_test, probabilities, title)
+            write_atomically(folder / CONFUSION, plots.confusion_matrix(counts, title, names))
+            drawn = plots.misclassified(data.x_test, data.y_test, probabilities, title, names)
             write_atomically(folder / MISTAKES, drawn)
     return tested
 
 
-def _tested(settings: Settings, model: Module, mnist: Mnist) -> tuple[Array, Measured]:
+def _tested(settings: Settings, model: Module, data: Mnist) -> tuple[Array, Measured]:
     """The network's logits for the test images, and how good they are."""
-    examples = Examples(as_inputs(settings, mnist.x_test), mnist.y_test)
+    examples = Examples(as_inputs(settings, data.x_test), data.y_test)
     logits = predict(model, examples.x)
     return logits, score(logits, LOSSES[settings.loss], examples, not NETWORKS[settings.model].reconstructs)
 
 
-def evaluate(folder: Path, mnist: Mnist) -> Measured:
+def evaluate(folder: Path) -> Measured:
     """Read the settings and the weights in a run's folder back and test the network. RunError if they are not there."""
     settings, model = trained(folder)
-    return _tested(settings, model, mnist)[1]
+    return _tested(settings, model, settings.images.load())[1]
 
 
 def trained(folder: Path) -> tuple[Settings, Module]:

@@ -43,8 +43,8 @@ def learning_curves(history: Sequence[Epoch], title: str) -> bytes:
     return _png(figure)
 
 
-def confusion_matrix(counts: Array, title: str) -> bytes:
-    """How often each digit (row) was taken for each digit (column), counts (10, 10) of ints, and the recall by row.
+def confusion_matrix(counts: Array, title: str, names: Sequence[str] = "0123456789") -> bytes:
+    """How often each class (row) was taken for each class (column), counts (10, 10) of ints, and the recall by row.
 
     The colours show the mistakes, as shares of their row; the diagonal, which would outshine them, is left plain.
     """
@@ -66,23 +66,31 @@ def confusion_matrix(counts: Array, title: str) -> bytes:
         text = f"{100 * counts[row, row] / total:.1f} %" if total else "none"
         axes.text(len(counts) - 0.35, row, text, ha="left", va="center", color=GREEN)
     axes.text(len(counts) - 0.35, -0.75, "right", ha="left", va="center", color=GREEN)
-    axes.set(xlabel="taken for", ylabel="digit", xticks=range(len(counts)), yticks=range(len(counts)))
+    axes.set(xlabel="taken for", ylabel="is")
+    axes.set_xticks(range(len(counts)), names)
+    axes.set_yticks(range(len(counts)), names)
     axes.set_xticks(np.arange(len(counts) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(counts) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white")
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.11, label="mistakes, % of the digit's images")
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.11, label="mistakes, % of the row")
     bar.outline.set_visible(False)
     return _png(figure)
 
 
 def misclassified(
-    images: Array, labels: Array, probabilities: Array, title: str, rows: int = 4, columns: int = 6
+    images: Array,
+    labels: Array,
+    probabilities: Array,
+    title: str,
+    names: Sequence[str] = "0123456789",
+    rows: int = 4,
+    columns: int = 6,
 ) -> bytes:
     """The test images that the network got most wrong, worst first, each with its ten probabilities.
 
-    images (N, 28, 28), labels (N,), probabilities (N, 10).
+    images (N, 28, 28) or (N, 3, height, width), labels (N,), probabilities (N, 10), names of the classes.
     """
     worst = worst_mistakes(labels, probabilities, rows * columns)
     figure = _figure(1.8 * columns, 2.5 * rows, title)
@@ -94,7 +102,7 @@ def misclassified(
         row, column = divmod(place, columns)
         upper = figure.add_subplot(grid[2 * row, column])
         lower = figure.add_subplot(grid[2 * row + 1, column])
-        _draw_digit(upper, images[index], int(index), int(labels[index]), probabilities[index])
+        _draw_image(upper, images[index], int(index), int(labels[index]), probabilities[index], names)
         _draw_probabilities(lower, int(labels[index]), probabilities[index])
     return _png(figure)
 
@@ -149,37 +157,49 @@ def watched(rows: Sequence[Look], title: str) -> bytes:
 
 
 def reconstructions(images: Array, labels: Array, made: Array, title: str, columns: int = 10) -> bytes:
-    """Images above what an autoencoder makes of them: the first of each digit, and those that it is worst at.
+    """Images above what an autoencoder makes of them: the first of each class, and those that it is worst at.
 
-    images (N, 28, 28) of bytes, labels (N,), made (N, 784) in [0, 1].
+    images (N, 28, 28) or (N, 3, height, width) of bytes, labels (N,), made (N, pixels) in [0, 1].
     """
     errors = np.square(images.reshape(made.shape) / 255 - made).sum(axis=1)
     first = np.array([np.flatnonzero(labels == digit)[0] for digit in np.unique(labels)])[:columns]
     worst = np.argsort(-errors, kind="stable")[:columns]
     figure = _figure(columns, 5.6, title)
     parts: Any = figure.subfigures(2, 1)
-    for part, chosen, heading in zip(parts, (first, worst), ("the first of each digit", "the worst"), strict=True):
+    for part, chosen, heading in zip(parts, (first, worst), ("the first of each class", "the worst"), strict=True):
         part.suptitle(f"{heading}: above as it is, below as the code gives it back, and its squared error", fontsize=9)
         grid: Array = part.subplots(2, columns, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
         for (above, below), index in zip(grid.T, chosen, strict=False):
-            above.imshow(images[index], cmap="gray_r", vmin=0, vmax=255)
-            below.imshow(made[index].reshape(images.shape[1:]), cmap="gray_r", vmin=0, vmax=1)
+            _show(above, images[index] / 255)
+            _show(below, made[index].reshape(images.shape[1:]))
             below.set_title(f"{errors[index]:.1f}", fontsize=8, color=GREY)
     return _png(figure)
 
 
-def _draw_digit(axes: "Axes", image: Array, index: int, label: int, probabilities: Array) -> None:
+def _draw_image(axes: "Axes", image: Array, index: int, label: int, probabilities: Array, names: Sequence[str]) -> None:
     guess = int(probabilities.argmax())
-    axes.imshow(image, cmap="gray_r", vmin=0, vmax=255)
-    axes.set_title(f"{label} taken for {guess}", fontsize=10)
+    _show(axes, image / 255)
+    axes.set_title(f"{names[label]} taken for {names[guess]}", fontsize=10 if len(names[0]) == 1 else 8)
     axes.set_xlabel(f"test image {index}", fontsize=7, color=GREY, labelpad=2)
     for place, side, digit, colour in ((0, "left", guess, RED), (1, "right", label, GREEN)):
-        text = f"{digit}: {_percent(probabilities[digit])}"
+        text = (
+            f"{names[digit]}: {_percent(probabilities[digit])}"
+            if len(names[0]) == 1
+            else _percent(probabilities[digit])
+        )
         axes.text(place, -0.13, text, transform=axes.transAxes, color=colour, fontsize=7.5, ha=side, va="top")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_color("#d0d0d0")
+
+
+def _show(axes: "Axes", image: Array) -> None:
+    """Draw an image of ink in [0, 1], (height, width), or of red, green and blue, (3, height, width)."""
+    if image.ndim == 2:
+        axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+    else:
+        axes.imshow(np.moveaxis(image, 0, -1))
 
 
 def _draw_probabilities(axes: "Axes", label: int, probabilities: Array) -> None:

@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from models.data.sets import DATA_SETS, DataSet
 from models.files import RunError
 from models.losses import LOSSES
 from models.mlp import ACTIVATIONS, INITS
 from models.networks import NETWORKS, SHAPING
 from models.optimizers import OPTIMIZERS, RATES, SCHEDULES
 
-INPUTS, CLASSES, EXAMPLES = 784, 10, 60_000
+CLASSES = 10
 BACKENDS = ("auto", "numpy", "numba", "eager")
 
 
@@ -47,6 +48,9 @@ class Settings:
     models.files.RunError: momentum 1.5: must be at least 0 and less than 1
     """
 
+    data: str = _option(
+        "mnist", "the images; models/data/README.md says where CIFAR-10 is looked for", choices=tuple(DATA_SETS)
+    )
     model: str = _option("mlp", "the network", choices=tuple(NETWORKS))
     sizes: tuple[int, ...] = _option((784, 256, 10), "neurons: inputs, hidden layers, outputs", parse_sizes)
     activation: str = _option("relu", "of the hidden layers", choices=tuple(ACTIVATIONS))
@@ -82,9 +86,14 @@ class Settings:
         _check_optimizer(self)
         _check_amounts(self)
 
+    @property
+    def images(self) -> DataSet:
+        """The row of `data`."""
+        return DATA_SETS[self.data]
+
     def training_examples(self) -> int:
         """How many images the run trains on."""
-        return EXAMPLES - self.validation if self.examples is None else self.examples
+        return self.images.examples - self.validation if self.examples is None else self.examples
 
     @classmethod
     def chosen(cls, **given: Any) -> "Settings":
@@ -97,6 +106,8 @@ class Settings:
         defaults = dict(network.defaults) if network else {}
         if rates and given["optimizer"] != defaults.get("optimizer", cls.optimizer):
             defaults |= rates.defaults
+        if images := DATA_SETS.get(given.get("data", "")):
+            defaults["sizes"] = (images.pixels, *defaults.get("sizes", cls.sizes)[1:])
         return cls(**{**defaults, **given})
 
     def to_json(self) -> dict[str, Any]:
@@ -142,20 +153,19 @@ def _check_choices(settings: Settings) -> None:
 def _check_network(settings: Settings) -> None:
     network = NETWORKS[settings.model]
     for name in SHAPING:
-        if name not in network.shaped_by and getattr(settings, name) != network.defaults.get(
-            name, getattr(Settings, name)
-        ):
+        given, default = getattr(settings, name), network.defaults.get(name, getattr(Settings, name))
+        if name not in network.shaped_by and (given[1:] != default[1:] if name == "sizes" else given != default):
             raise RunError(f"{name.replace('_', ' ')}: {settings.model} has a shape of its own: leave it out")
     _require(
         settings.loss in network.losses, "loss", settings.loss, f"{' or '.join(network.losses)} for {settings.model}"
     )
     sizes, text = settings.sizes, ",".join(map(str, settings.sizes))
     _require(len(sizes) >= 2 and min(sizes) >= 1, "sizes", text, "two or more whole numbers of at least 1")
-    if network.reconstructs:
-        _require(sizes[0] == INPUTS, "sizes", text, f"{INPUTS} first, MNIST's pixels")
-    else:
-        ends = (sizes[0], sizes[-1]) == (INPUTS, CLASSES)
-        _require(ends, "sizes", text, f"{INPUTS} first, MNIST's pixels, and {CLASSES} last, its classes")
+    first = f"{settings.images.pixels} first, {settings.images.title}'s pixels"
+    if not network.reconstructs and "sizes" in network.shaped_by:
+        ends = (sizes[0], sizes[-1]) == (settings.images.pixels, CLASSES)
+        _require(ends, "sizes", text, f"{first}, and {CLASSES} last, its classes")
+    _require(sizes[0] == settings.images.pixels or "sizes" not in network.shaped_by, "sizes", text, first)
     _require(settings.pretrain >= 0, "pretrain", settings.pretrain, "at least 0")
     if settings.pretrain and not network.pretrains:
         raise RunError(f"pretrain: the layers of {settings.model} cannot be pre-trained: leave it out")
@@ -183,9 +193,10 @@ def _check_amounts(settings: Settings) -> None:
     _require(settings.epochs >= 1, "epochs", settings.epochs, "at least 1")
     _require(settings.watch >= 0, "watch", settings.watch, "at least 0")
     _require(settings.seed >= 0, "seed", settings.seed, "at least 0")
-    left = EXAMPLES - settings.validation
-    must = f"from 0 to {EXAMPLES - 1}, so that some images are left"
-    _require(1 <= left <= EXAMPLES, "validation", settings.validation, must)
+    total = settings.images.examples
+    left = total - settings.validation
+    must = f"from 0 to {total - 1}, so that some images are left"
+    _require(1 <= left <= total, "validation", settings.validation, must)
     if settings.examples is not None:
         must = f"from 1 to {left}, the images that the validation leaves"
         _require(1 <= settings.examples <= left, "examples", settings.examples, must)

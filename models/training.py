@@ -24,7 +24,7 @@ from models.files import RunError
 from models.losses import LOSSES, Loss
 from models.networks import NETWORKS
 from models.optimizers import SCHEDULES, build_optimizer
-from models.settings import EXAMPLES, Settings
+from models.settings import Settings
 from tinygrad_scratch.data import DataLoader
 from tinygrad_scratch.optim import Optimizer
 from tinygrad_scratch.optim.lr_scheduler import LRScheduler
@@ -151,7 +151,9 @@ def build_model(settings: Settings, rng: np.random.Generator | None = None) -> n
 
 def prepare(settings: Settings, mnist: Mnist) -> tuple[Examples, Examples]:
     """The examples to train on and those held out for validation."""
-    training, held_out = split(EXAMPLES, settings.validation, np.random.default_rng(_streams(settings.seed)[0]))
+    training, held_out = split(
+        settings.images.examples, settings.validation, np.random.default_rng(_streams(settings.seed)[0])
+    )
 
     def chosen(rows: Array) -> Examples:
         return Examples(as_inputs(settings, mnist.x_train[rows]), mnist.y_train[rows])
@@ -160,8 +162,9 @@ def prepare(settings: Settings, mnist: Mnist) -> tuple[Examples, Examples]:
 
 
 def as_inputs(settings: Settings, images: Array) -> Array:
-    """Images of bytes (N, 28, 28) as the network takes them: float32 in [0, 1], (N, *its shape)."""
-    return flatten(images).reshape(len(images), *NETWORKS[settings.model].shape)
+    """Images of bytes as the network takes them: float32 in [0, 1], (N, pixels) or (N, channels, height, width)."""
+    x = flatten(images)
+    return x if NETWORKS[settings.model].flat else x.reshape(len(x), *settings.images.image)
 
 
 def make_loader(run: Run, training: Examples) -> DataLoader:
@@ -171,7 +174,7 @@ def make_loader(run: Run, training: Examples) -> DataLoader:
         *arrays,
         batch_size=run.settings.batch_size,
         shuffle=True,
-        transforms=augmentation(run.settings.shift, run.settings.flip),
+        transforms=augmentation(run.settings.shift, run.settings.flip, run.settings.images.image),
         rng=_streams(run.settings.seed)[2],
     )
     if run.order is not None:

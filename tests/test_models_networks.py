@@ -19,6 +19,7 @@ from models.autoencoder import Autoencoder, layers_of
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.cli import main
 from models.data import Mnist, augmentation, flatten, load_mnist
+from models.data.sets import DATA_SETS
 from models.files import RunError
 from models.losses import LOSSES
 from models.mlp import ACTIVATIONS, MLP
@@ -241,7 +242,7 @@ class Convolving(nn.Module):
 @pytest.mark.parametrize("backend", ["eager", "numpy"])
 @pytest.mark.parametrize("shift", [0, 1])
 def test_images_and_running_statistics(mnist, tmp_path, monkeypatch, backend, shift):
-    row = networks.Network(lambda settings, rng: Convolving(rng), (1, 28, 28), lambda settings: "convolving")
+    row = networks.Network(lambda settings, rng: Convolving(rng), lambda settings: "convolving", flat=False)
     monkeypatch.setitem(NETWORKS, "mlp", row)
     settings = Settings.chosen(shift=shift, watch=5, **{**SMALL, "examples": 320, "backend": backend})
     run = trained(settings, mnist)
@@ -258,7 +259,7 @@ class TestAugmentationAndDropout:
     @pytest.mark.parametrize("backend", ["eager", "numpy"])
     @pytest.mark.parametrize("model", ["mlp", "autoencoder", "dropping"])
     def test_resumed_in_mid_epoch(self, mnist, tmp_path, monkeypatch, backend, model):
-        row = networks.Network(lambda settings, rng: Dropping(rng), (784,), lambda settings: "dropping")
+        row = networks.Network(lambda settings, rng: Dropping(rng), lambda settings: "dropping")
         monkeypatch.setitem(NETWORKS, "mlp", row if model == "dropping" else NETWORKS["mlp"])
         sizes = {"mlp": (784, 8, 10), "autoencoder": (784, 8)}.get(model, Settings.sizes)
         name = "autoencoder" if model == "autoencoder" else "mlp"
@@ -299,6 +300,51 @@ def coder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("coder") / "run"
     assert main(["train", "--model", "autoencoder", *WORDS, "--epochs", "2", "--out", str(folder)]) == 0
     return folder
+
+
+class TestColouredImages:
+    """CIFAR-10 is large and not shipped: here, random images of its shape take its place."""
+
+    @pytest.fixture(autouse=True)
+    def coloured(self, monkeypatch):
+        rng = np.random.default_rng(0)
+        images = [rng.integers(0, 256, (n, 3, 32, 32), np.uint8) for n in (200, 50)]
+        data = Mnist(images[0], rng.integers(0, 10, 200), images[1], np.arange(50) % 10)
+        monkeypatch.setitem(DATA_SETS, "cifar10", DATA_SETS["cifar10"]._replace(load=lambda: data, examples=200))
+        return data
+
+    @pytest.mark.parametrize("model", ["mlp", "autoencoder"])
+    def test_a_run(self, tmp_path, model):
+        folder = tmp_path / "run"
+        words = ["--data", "cifar10", "--model", model, "--validation", "20", "--epochs", "1", "--backend", "numpy"]
+        assert main(["train", *words, "--shift", "2", "--flip", "--out", str(folder)]) == 0
+        assert json.loads((folder / "settings.json").read_text())["sizes"][0] == 3072
+        assert main(["evaluate", str(folder)]) == 0
+        assert main(["train", "--resume", str(folder), "--epochs", "2", "--no-figures"]) == 0
+
+    def test_networks_of_images_get_them_as_they_are(self, monkeypatch, coloured):
+        row = networks.Network(lambda settings, rng: nn.Conv2d(3, 2, 3), lambda settings: "", flat=False)
+        monkeypatch.setitem(NETWORKS, "mlp", row)
+        settings = Settings.chosen(data="cifar10", examples=60, validation=30)
+        training, validation = prepare(settings, coloured)
+        assert (training.x.shape, validation.x.shape) == ((60, 3, 32, 32), (30, 3, 32, 32))
+        with pytest.raises(RunError, match="sizes: mlp has a shape of its own: leave it out"):
+            Settings.chosen(data="cifar10", sizes=(3072, 5, 10), validation=30)
+
+    def test_senseless_ones_are_refused(self):
+        with pytest.raises(RunError, match="sizes 784,10: must be 3072 first, CIFAR-10's pixels"):
+            Settings.chosen(data="cifar10", sizes=(784, 10), validation=20)
+        with pytest.raises(RunError, match="validation 200: must be from 0 to 199"):
+            Settings.chosen(data="cifar10", validation=200)
+
+
+def test_data_that_are_missing_are_said_first(tmp_path, monkeypatch, capsys):
+    for variable in ("TINYGRAD_SCRATCH_DATA", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    _refused(
+        ["train", "--data", "cifar10", "--out", tmp_path / "run"], "CIFAR-10 is not in .*TINYGRAD_SCRATCH_DATA", capsys
+    )
+    assert not (tmp_path / "run").exists()
 
 
 class TestCommand:
