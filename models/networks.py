@@ -12,6 +12,7 @@ import numpy as np
 import tinygrad_scratch.nn as nn
 from models.autoencoder import Autoencoder
 from models.convnet import VGG, LeNet5
+from models.data.sets import DATA_SETS
 from models.losses import LOSSES
 from models.mlp import MLP
 from models.optimizers import OPTIMIZERS
@@ -30,6 +31,8 @@ class Network(NamedTuple):
     """The network in a few words."""
     flat: bool = True
     """Whether it takes an image as a row of pixels, or else as (channels, height, width)."""
+    data: tuple[str, ...] = tuple(DATA_SETS)
+    """Which of the data sets it can take."""
     shaped_by: tuple[str, ...] = ()
     """Which of the settings `sizes`, `activation`, `init` and `init_std` it heeds; the others are refused."""
     losses: tuple[str, ...] = tuple(LOSSES)
@@ -55,7 +58,13 @@ def _lenet5(settings: "Settings", rng: Rng) -> nn.Module:
 
 
 def _vgg(settings: "Settings", rng: Rng) -> nn.Module:
-    return VGG((16, 32), channels=1, size=28, rng=rng)
+    channels, size, _ = settings.images.image
+    return VGG(_widths(settings), channels=channels, size=size, rng=rng)
+
+
+def _widths(settings: "Settings") -> tuple[int, ...]:
+    """Of a VGG whose pools can halve the images as often."""
+    return (16, 32, 64) if settings.images.image[1] % 8 == 0 else (16, 32)
 
 
 def _layers(settings: "Settings") -> str:
@@ -71,7 +80,9 @@ NETWORKS: dict[str, Network] = {
         _autoencoder, _layers, shaped_by=SHAPING, losses=("bce", "squared_error"), reconstructs=True, pretrains=True,
         defaults={"sizes": (784, 256, 64), "loss": "bce", "optimizer": "adam", **OPTIMIZERS["adam"].defaults},
     ),
-    "lenet5": Network(_lenet5, (1, 28, 28), lambda settings: "LeNet-5"),
-    "vgg": Network(_vgg, (1, 28, 28), lambda settings: "small VGG 16-16-32-32"),
+    "lenet5": Network(_lenet5, lambda settings: "LeNet-5", flat=False, data=("mnist",)),
+    "vgg": Network(
+        _vgg, lambda settings: f"small VGG {'-'.join(f'{width}-{width}' for width in _widths(settings))}", flat=False
+    ),
 }
 # fmt: on

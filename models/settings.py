@@ -159,6 +159,7 @@ def _check_network(settings: Settings) -> None:
     _require(
         settings.loss in network.losses, "loss", settings.loss, f"{' or '.join(network.losses)} for {settings.model}"
     )
+    _require(settings.data in network.data, "data", settings.data, f"{' or '.join(network.data)} for {settings.model}")
     sizes, text = settings.sizes, ",".join(map(str, settings.sizes))
     _require(len(sizes) >= 2 and min(sizes) >= 1, "sizes", text, "two or more whole numbers of at least 1")
     first = f"{settings.images.pixels} first, {settings.images.title}'s pixels"

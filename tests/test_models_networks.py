@@ -313,7 +313,7 @@ class TestColouredImages:
         monkeypatch.setitem(DATA_SETS, "cifar10", DATA_SETS["cifar10"]._replace(load=lambda: data, examples=200))
         return data
 
-    @pytest.mark.parametrize("model", ["mlp", "autoencoder"])
+    @pytest.mark.parametrize("model", ["mlp", "autoencoder", "vgg"])
     def test_a_run(self, tmp_path, model):
         folder = tmp_path / "run"
         words = ["--data", "cifar10", "--model", model, "--validation", "20", "--epochs", "1", "--backend", "numpy"]
@@ -334,6 +334,8 @@ class TestColouredImages:
     def test_senseless_ones_are_refused(self):
         with pytest.raises(RunError, match="sizes 784,10: must be 3072 first, CIFAR-10's pixels"):
             Settings.chosen(data="cifar10", sizes=(784, 10), validation=20)
+        with pytest.raises(RunError, match="data cifar10: must be mnist for lenet5"):
+            Settings.chosen(data="cifar10", model="lenet5", validation=20)
         with pytest.raises(RunError, match="validation 200: must be from 0 to 199"):
             Settings.chosen(data="cifar10", validation=200)
 
