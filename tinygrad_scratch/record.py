@@ -210,8 +210,8 @@ class At:
 
 
 def _rewritten(x: Tensor, value: Any) -> bool:
-    """Whether a change of `x` makes a new value under the old name: asked for, and there is a graph to keep."""
-    if not state.rewriting or not is_grad_enabled():
+    """Whether there is a graph to keep when `x` is changed, so that it makes a new value under the old name."""
+    if not is_grad_enabled():
         return False
     return x._node is not None or (not x.requires_grad and isinstance(value, Tensor) and value.requires_grad)
 
@@ -232,7 +232,7 @@ def _rewrite(x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
 
 def _setitem(self: Tensor, index: Any, value: Any) -> None:
     """``x[i] = v`` on a leaf, where it lies."""
-    if _rewritten(self, value):
+    if state.rewriting and _rewritten(self, value):
         places = index if isinstance(index, tuple) else (index,)
 
         def change(old: Tensor) -> Tensor:
@@ -251,7 +251,7 @@ def _in_place(op: Op, sign: str) -> Callable[[Tensor, Any], Tensor]:
     fn = op.fn
 
     def change(self: Tensor, other: Any) -> Tensor:
-        if _rewritten(self, other):
+        if state.rewriting and _rewritten(self, other):
             return _rewrite(self, lambda old: op.apply(old, old if other is self else other))
         target = writable(self, other, f"x {sign}= v", f"x = x {sign} v")
         value = other._data if isinstance(other, Tensor) else other
