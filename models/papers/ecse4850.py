@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from models.papers import draw
-from models.papers.claims import Check, Claim, Figure, Paper, Records, at_most, near, percent
+from models.papers.claims import Check, Claim, Figure, Paper, Records, at_most, percent
 from models.papers.draw import Curve, Panel
 from models.papers.run import Record
 from models.papers.tasks import Phase, Task
@@ -36,7 +36,7 @@ def network(
 EVERY = {"after every iteration": network(0.008, evaluate=1, record=1)}
 EPOCH = {"after every epoch": network(0.008)}
 RATES = {f"lr {lr:g}": network(lr, evaluate=100, record=100) for lr in (0.002, 0.005, 0.01)}
-LONGER = {"16 epochs, every epoch": replace(network(0.008, epochs=40), stop_at=0.07)}
+LONGER = {"up to 40 epochs": replace(network(0.008, epochs=40), stop_at=0.07)}
 
 
 def average(record: Record) -> float:
@@ -84,7 +84,14 @@ def judge_inaccuracy(r: Records) -> Sequence[Check]:
     tests = [float(np.mean(row)) for row in record["curve"]["test_classes"]]
     last = tests[-500:]
     return [
-        near("mean of the last 500 iterations", float(np.mean(last)), 0.098, 0.01, "{:.4f}"),
+        at_most("mean of the last 500 iterations", float(np.mean(last)), 0.098, 0.002, "{:.4f}"),
+        Check(
+            "its fall in these 500 iterations",
+            "levels off",
+            last[0] - last[-1],
+            abs(last[0] - last[-1]) < 0.005,
+            "{:.4f}",
+        ),
         Check("lowest on the way", "0.095", min(tests), None, "{:.4f}"),
     ]
 
@@ -213,11 +220,13 @@ PAPER = Paper(
         Claim("ecse4850-average", "Table 2", "Average test inaccuracy 0.098 after 8,000 iterations.", EVERY, judge_average),
         Claim("ecse4850-classes", "Table 2", "Per class 0 to 9: " + ", ".join(map(str, REPORTED)) + ".", EVERY, judge_classes),
         Claim("ecse4850-loss", "Fig. 1", "Training and test loss fall and level off; 11.51 and 1675.58 at 8,000.", EVERY,
-              judge_loss),
+              judge_loss, "The paper's test loss is lower than ours at a higher inaccuracy: it is not a sum over 10,000 images "
+              "of the same loss. A sum over 5,000 to 6,000 would agree."),
         Claim("ecse4850-inaccuracy", "Fig. 2", "The average inaccuracy levels off near 0.098.", EVERY, judge_inaccuracy),
         Claim("ecse4850-per-class", "Fig. 3", "1, 0 and 6 low and smooth; 5, 4 and 9 hardest.", EVERY, judge_panels),
         Claim("ecse4850-lr", "discussion", "Starting rates 0.002 and 0.005 too slow; 0.01 oscillates after a few epochs.",
-              RATES, judge_rates),
+              RATES, judge_rates, "0.01 does not oscillate here: it is the fastest of all throughout, and its curve is as smooth "
+              "as the others. The paper stopped that run after a few epochs, on the impression that it would."),
         Claim("ecse4850-evaluation", "future considerations", "Wished for: evaluate after every epoch instead of every iteration.",
               {**EVERY, **EPOCH}, judge_cost, beyond=True),
         Claim("ecse4850-longer", "future considerations", "Wished for: more iterations, to an inaccuracy of 0.07.", LONGER,

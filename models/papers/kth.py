@@ -86,7 +86,7 @@ def convolutional(network: str, data: str, examples: int, epochs: int) -> Task:
     return Task(data=data, network=network, loss="cross_entropy", optimizer="adam", examples=examples, phases=phases)
 
 
-LENET = {"LeNet-5": convolutional("lenet5", "mnist", 60_000, 5)}
+LENET = {"LeNet-5": convolutional("lenet5", "mnist", 60_000, 8)}
 VGG = {"small VGG": convolutional("vgg", "cifar10", 50_000, 10)}
 
 
