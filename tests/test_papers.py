@@ -467,6 +467,11 @@ class TestCommand:
         printed = capsys.readouterr().out
         assert all(claim.id in printed for name in NAMES for claim in paper(name).claims)
 
+    def test_a_report_of_what_is_there(self, tmp_path, capsys):
+        assert main(["reproduce", "lab2", "--claim", "lab2-neuron-5", "--no-runs", "--out", str(tmp_path)]) == 0
+        assert "lab2-neuron-5: not run: not done" in capsys.readouterr().out
+        assert "not run" in (tmp_path / "report.html").read_text()
+
     def test_unknown_claim(self, capsys, tmp_path):
         assert main(["reproduce", "kth", "--claim", "none", "--out", str(tmp_path)]) == 2
         assert "--claim none: no such claim" in capsys.readouterr().err

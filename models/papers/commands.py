@@ -52,6 +52,7 @@ def add_commands(commands: Any) -> None:
     command.add_argument("--data-dir", metavar="DIR", help="the folder of the official Python batches of CIFAR-10")
     command.add_argument("--download", action="store_true", help="fetch CIFAR-10 (170 MB) if it is not there")
     command.add_argument("--dask", metavar="ADDRESS", help="do the runs on the workers of this Dask scheduler")
+    command.add_argument("--no-runs", action="store_true", help="begin no run: judge, draw and report what is there")
     command.add_argument("--backend", choices=("auto", "numpy", "numba"), help="what computes the steps")
     command.set_defaults(action=reproduce)
 
@@ -85,7 +86,8 @@ def reproduce(options: argparse.Namespace) -> int:
         download()
     begin = partial(engine.cluster, options.dask) if options.dask else partial(engine.processes, options.jobs)
     try:
-        work.do(begin)
+        if not options.no_runs:
+            work.do(begin)
     except KeyboardInterrupt:
         print(f"{len(work.missing())} runs are missing; the same command goes on with them", flush=True)
         raise
