@@ -1,11 +1,9 @@
 """`python -m models papers` and `python -m models reproduce`: which claims there are, and the runs that show them."""
 
 import argparse
-import contextlib
 import importlib
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -91,19 +89,12 @@ def reproduce(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"{len(work.missing())} runs are missing; the same command goes on with them", flush=True)
         raise
-    with running_times(out, todo, began) as seconds:
-        for one in papers:
-            conclude(one, work, out, options)
-        print_verdicts(out, papers)
-        write_report(out, command_line(options), seconds)
+    for one in papers:
+        conclude(one, work, out, options)
+    print_verdicts(out, papers)
+    write_report(out, command_line(options), time.perf_counter() - began, todo - len(work.missing()))
     print(f"{time.perf_counter() - began:.0f} s; written to {out / 'report.html'}")
     return 0
-
-
-@contextlib.contextmanager
-def running_times(out: Path, done: int, began: float) -> Iterator[dict[str, Any]]:
-    """The times of this reproduction, kept beside the results."""
-    yield {"wall_seconds": time.perf_counter() - began, "runs_done_now": done, "cores": os.cpu_count()}
 
 
 def selected(one: Paper, options: argparse.Namespace) -> Paper:

@@ -20,12 +20,12 @@ STYLE = Path(__file__).with_name("report.css")
 MARKS = {"matched": "✓", "partly": "◐", "not matched": "✗", "shown": "○", "quick": "…", "not run": "-"}
 
 
-def write_report(out: Path, command: str, times: dict[str, Any]) -> None:
+def write_report(out: Path, command: str, seconds: float, runs: int) -> None:
     """Write report.html from each paper's results and figures in `out`."""
-    write_atomically(out / "report.html", page(out, command, times).encode())
+    write_atomically(out / "report.html", page(out, made(command, seconds, runs)).encode())
 
 
-def page(out: Path, command: str, times: dict[str, Any]) -> str:
+def page(out: Path, footer: str) -> str:
     """The whole document."""
     from models.papers.commands import ABOUT, paper
 
@@ -34,7 +34,7 @@ def page(out: Path, command: str, times: dict[str, Any]) -> str:
     body = [overview({name: (paper(name), abouts[name]) for name in found})]
     for name in found:
         body += section(paper(name), abouts[name], out / name)
-    body.append(made(command, times))
+    body.append(footer)
     links = "".join(f'<a href="#{name}">{name}</a>' for name in found)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -125,13 +125,13 @@ def figure_box(figure: dict[str, str], folder: Path) -> str:
     )
 
 
-def made(command: str, times: dict[str, Any]) -> str:
+def made(command: str, seconds: float, runs: int) -> str:
     """How, when and where it was made."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "numba", "matplotlib") if has(name))
     facts = [
         f"<code>{text(command)}</code>",
-        f"{datetime.now(UTC).isoformat(timespec='minutes')}; {times['wall_seconds']:.0f} s of wall time for the "
-        f"{times['runs_done_now']} runs that were not done before",
+        f"{datetime.now(UTC).isoformat(timespec='minutes')}; {seconds:.0f} s of wall time for {runs} runs; the others "
+        "were done before",
         f"tinygrad_scratch {tg.__version__}, Python {platform.python_version()}, {packages}",
         f"{text(platform.platform())}, {os.cpu_count()} cores",
     ]
