@@ -80,14 +80,18 @@ CIFAR = {
 }
 
 
-def convolutional(network: str, data: str, examples: int, epochs: int) -> Task:
-    """Adam, batches of 64, softmax; the last two epochs at a tenth of the rate."""
-    phases = (Phase(epochs=epochs - 2, lr=1e-3, batch_size=64), Phase(epochs=2, lr=1e-4, batch_size=64))
-    return Task(data=data, network=network, loss="cross_entropy", optimizer="adam", examples=examples, phases=phases)
+def convolutional(network: str, data: str, examples: int, epochs: tuple[int, int]) -> Task:
+    """Batches of 64, softmax, momentum and weight decay; after some epochs a tenth of the rate."""
+    first, then = (
+        Phase(epochs=count, lr=lr, batch_size=64, momentum=0.9) for count, lr in zip(epochs, (0.03, 0.003), strict=True)
+    )
+    return Task(
+        data=data, network=network, loss="cross_entropy", weight_decay=5e-4, examples=examples, phases=(first, then)
+    )
 
 
-LENET = {"LeNet-5": convolutional("lenet5", "mnist", 60_000, 8)}
-VGG = {"small VGG": convolutional("vgg", "cifar10", 50_000, 10)}
+LENET = {"LeNet-5": convolutional("lenet5", "mnist", 60_000, (4, 2))}
+VGG = {"small VGG": convolutional("vgg", "cifar10", 50_000, (6, 2))}
 
 
 def judge_rates(r: Records) -> Sequence[Check]:

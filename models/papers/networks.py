@@ -1,7 +1,7 @@
 """The networks that tasks name, each built from a task and the generator of its weights."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,14 +42,25 @@ def mlp(task: Task, rng: np.random.Generator) -> nn.Sequential:
     return nn.Sequential(*parts)
 
 
+class Standardised(nn.Module):
+    """A network whose inputs (N, C, H, W) are first brought to mean 0 and deviation 1 of each channel."""
+
+    def __init__(self, network: nn.Module, mean: list[float], deviation: list[float]):
+        self.network = network
+        self.mean, self.deviation = (np.array(v, np.float32).reshape(-1, 1, 1) for v in (mean, deviation))
+
+    def forward(self, x: Any) -> Any:
+        return self.network((x - self.mean) / self.deviation)
+
+
 def lenet5(task: Task, rng: np.random.Generator) -> nn.Module:
     """LeNet-5, for MNIST."""
-    return LeNet5(rng=rng)
+    return Standardised(LeNet5(rng=rng), [0.1307], [0.3081])
 
 
 def vgg(task: Task, rng: np.random.Generator) -> nn.Module:
     """A small VGG, for CIFAR-10."""
-    return VGG(rng=rng)
+    return Standardised(VGG(rng=rng), [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616])
 
 
 NETWORKS: dict[str, tuple[Callable[[Task, np.random.Generator], nn.Module], tuple[int, ...]]] = {
