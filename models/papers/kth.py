@@ -310,6 +310,7 @@ PAPER = Paper(
             "the switch, 95.75 % after 31 epochs, then over-fitting.",
             BEST,
             judge_best,
+            "Three seeds reach 95.47, 95.75 and 95.93 %: the paper's figure lies among them, and seed 0 is the lowest.",
         ),
         Claim(
             "kth-cifar10",
