@@ -1,6 +1,13 @@
-"""Hypothesis profiles: "ci" gives the same examples in every run, HYPOTHESIS_PROFILE=deep new and many more ones."""
+"""Hypothesis profiles: "ci" gives the same examples in every run, HYPOTHESIS_PROFILE=deep new and many more ones.
+
+The tests run in as many processes as there are cores; each takes one thread for products, since more would wait for each
+other. ``pytest -n 0`` runs them in one process, for a debugger.
+"""
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before NumPy is imported, which reads it then
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import HealthCheck, settings

@@ -1,4 +1,4 @@
-"""What README shows runs as it stands, block after block, and the source that it quotes is what capture writes."""
+"""What README and the guide show runs as it stands, block after block, and the quoted source is what capture writes."""
 
 import re
 from pathlib import Path
@@ -8,8 +8,9 @@ import pytest
 
 from tinygrad_scratch import OPS
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text() + (ROOT / "docs" / "guide.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 @pytest.fixture(autouse=True)
@@ -23,9 +24,9 @@ def _no_new_rows():
 def test_the_examples_run():
     shown = {}
     programs = [block for block in BLOCKS if "..." not in block.replace("x @ ...", "")]
-    assert len(programs) >= 5
+    assert len(programs) >= 9
     for program in programs:
-        exec(compile(program, "README.md", "exec"), shown)
+        exec(compile(program, "README.md and docs/guide.md", "exec"), shown)
     x, labels = np.random.default_rng(0).random((50, 784), np.float32), np.arange(50) % 10
     losses = [float(shown["step"](x, labels)) for _ in range(100)]
     assert losses[-1] < 0.5 * losses[0]
