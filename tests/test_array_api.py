@@ -27,6 +27,8 @@ DIFFERENTIABLE = set(re.findall(r"`([\w.]+)`", PAGE.split("**Passing and differe
 def test_function_of_the_standard(name):
     """It passes, and is differentiable, where the page says so; what does not pass raises, and is never wrong."""
     call = array_api.CALLS[name]
+    if "descending" in call:  # which NumPy's own namespace, the oracle without it, does not take
+        pytest.importorskip("array_api_strict")
     if name in NOT_PASSING:
         with suppress(TypeError, AttributeError):  # refused; or, since the page was written, right
             array_api.compare(call, np.float64)

@@ -447,8 +447,10 @@ class TestCommand:
         ]
         command += ["--out", str(tmp_path)]
         root = Path(rules.__file__).parent.parent
-        started = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                   start_new_session=True)  # fmt: skip
+        started = subprocess.Popen(
+            command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's "&" ignores it
+        )  # fmt: skip
         lines = [started.stdout.readline() for _ in range(2)]
         assert lines[1].startswith("[1/3]")
         (os.killpg if number == signal.SIGINT else os.kill)(started.pid, number)
