@@ -123,7 +123,7 @@ class TestFormulas:
             return [p.numpy(), *optimizer.state[p].values()]
 
         whole = train()
-        monkeypatch.setattr(optimizer, "_SMALL", 20)
+        monkeypatch.setattr(kind, "whole", 20)
         monkeypatch.setattr(optimizer, "_PART", 10)
         assert_same(train(), whole)
         assert all(array.dtype == dtype for array in whole if array.ndim)

@@ -25,7 +25,6 @@ Group = dict[str, Any]
 Numbers = dict[str, Any]
 """What an update computes with (floats), and what decides which operations it consists of (bools)."""
 
-_SMALL = 32768  # elements: NumPy's memory for answers is at hand; that for larger ones comes from the system each time
 _PART = 262144  # elements that an update of a large array takes at a time: what they need stays in the cache
 
 
@@ -58,6 +57,10 @@ class Optimizer:
             )
         for group in given if isinstance(given[0], Mapping) else [{"params": given}]:
             self.add_param_group(group)
+
+    whole = 32768
+    """Elements up to which a parameter is updated in one go: the memory for the answers of larger ones comes from the system
+    each time, so that those are updated in parts, whose answers stay in the cache."""
 
     # -- what an optimizer defines ---------------------------------------------------------------------------------
 
@@ -210,7 +213,7 @@ class Optimizer:
                 if kind not in by_dtype:
                     by_dtype[kind] = _in_dtype(value, kind)
                 now = {**by_dtype[kind], **_in_dtype(self.rates(value, count), kind)} if t else by_dtype[kind]
-            if data.size <= _SMALL:
+            if data.size <= self.whole:
                 self.update(data, gradient._data, kept, fresh, now, np)
             else:
                 scratch = Scratch.of(kind)

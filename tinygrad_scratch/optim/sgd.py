@@ -28,6 +28,8 @@ class SGD(Optimizer):
     [0.8, 1.6]
     """
 
+    whole = 1 << 62  # always: with one answer an update, parts gain nothing (measured up to 600,000 elements)
+
     def __init__(
         self,
         params: Iterable[Any],
