@@ -45,14 +45,14 @@ class _Outside:
         self.tensors.update({id(p): p for p in parents if p is not None and p.requires_grad})
         return answer
 
-    def drawing(self, rng: np.random.Generator) -> None:
+    def drawing(self, rng: "np.random.Generator") -> None:  # quoted: naming it would import numpy.random, 10 ms
         self.generators.setdefault(id(rng), (rng, rng.bit_generator.state))
 
 
 class _again:  # noqa: N801
     """Context manager: generators draw what they drew before; afterwards they go on where they were."""
 
-    def __init__(self, generators: dict[int, tuple[np.random.Generator, Any]]):
+    def __init__(self, generators: "dict[int, tuple[np.random.Generator, Any]]"):
         self.generators = generators
 
     def __enter__(self) -> None:
