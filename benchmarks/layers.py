@@ -80,6 +80,7 @@ class Ours:
         import tinygrad_scratch as tg
 
         self.tg, self.case = tg, case
+        self.cross_entropy = tg.nn.functional.cross_entropy
         self.model, self.inputs = problem(case, batch, seed)
         self.initial = self.model.state_dict()
         self.optimizer: Any = tg.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9) if case.trains else None
@@ -92,7 +93,7 @@ class Ours:
         return self.tg.gradients(self.model(x), [x, *self.model.parameters()], g)
 
     def train(self, x: Any, labels: Any) -> Any:
-        loss = self.tg.nn.functional.cross_entropy(self.model(x), labels)
+        loss = self.cross_entropy(self.model(x), labels)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -118,32 +119,23 @@ class Torch(Ours):
 
     def __init__(self, case: Case, batch: int, seed: int) -> None:
         torch = self.torch = importlib.import_module("torch")
+        self.cross_entropy = torch.nn.functional.cross_entropy
         model, inputs = problem(case, batch, seed)
         self.case, self.inputs = case, [torch.from_numpy(x) for x in inputs]
         self.model = torch.nn.Sequential(*(getattr(torch.nn, name)(*arguments) for name, *arguments in case.layers))
         state = {name: torch.from_numpy(values) for name, values in model.state_dict().items()}
         self.initial = {**self.model.state_dict(), **state}
         self.initial = {name: values.clone() for name, values in self.initial.items()}
-        self.reset_parameters()
+        self.model.load_state_dict(self.initial)
         self.optimizer: Any = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9) if case.trains else None
         self.step = self.train if case.trains else self.differentiate
-
-    def reset_parameters(self) -> None:
-        self.model.load_state_dict(self.initial)
 
     def differentiate(self, x: Any, g: Any) -> Any:
         x = x.detach().requires_grad_()
         return self.torch.autograd.grad(self.model(x), [x, *self.model.parameters()], g)
 
-    def train(self, x: Any, labels: Any) -> Any:
-        loss = self.torch.nn.functional.cross_entropy(self.model(x), labels)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return [loss]
-
     def reset(self) -> None:
-        self.reset_parameters()
+        self.model.load_state_dict(self.initial)
         for kept in self.optimizer.state.values() if self.optimizer else ():
             kept["momentum_buffer"].zero_()
 

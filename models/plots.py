@@ -23,7 +23,7 @@ def learning_curves(history: Sequence[Epoch], title: str) -> bytes:
 
     epochs = [epoch.epoch for epoch in history]
     panels = [("loss", 1), *([("accuracy", 100)] if history[0].train_accuracy is not None else [])]
-    figure = _figure(5 * len(panels) + 1.5 * (len(panels) == 1), 4.2, title)
+    figure = new_figure(5 * len(panels) + 1.5 * (len(panels) == 1), 4.2, title)
     for position, (name, scale) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), position + 1)
         for part, colour in [("train", BLUE), ("validation", ORANGE)]:
@@ -40,7 +40,7 @@ def learning_curves(history: Sequence[Epoch], title: str) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e5e5e5")
         axes.legend(frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def confusion_matrix(counts: Array, title: str, names: Sequence[str] = "0123456789") -> bytes:
@@ -50,7 +50,7 @@ def confusion_matrix(counts: Array, title: str, names: Sequence[str] = "01234567
     """
     from matplotlib import colormaps
 
-    figure = _figure(8.4, 6.4, title)
+    figure = new_figure(8.4, 6.4, title)
     axes = figure.add_subplot()
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals, 1)[:, None]
@@ -76,7 +76,7 @@ def confusion_matrix(counts: Array, title: str, names: Sequence[str] = "01234567
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.11, label="mistakes, % of the row")
     bar.outline.set_visible(False)
-    return _png(figure)
+    return png(figure)
 
 
 def misclassified(
@@ -93,10 +93,10 @@ def misclassified(
     images (N, 28, 28) or (N, 3, height, width), labels (N,), probabilities (N, 10), names of the classes.
     """
     worst = worst_mistakes(labels, probabilities, rows * columns)
-    figure = _figure(1.8 * columns, 2.5 * rows, title)
+    figure = new_figure(1.8 * columns, 2.5 * rows, title)
     if not len(worst):
         figure.text(0.5, 0.5, "no image was misclassified", ha="center")
-        return _png(figure)
+        return png(figure)
     grid = figure.add_gridspec(2 * rows, columns, height_ratios=[3, 1] * rows)
     for place, index in enumerate(worst):
         row, column = divmod(place, columns)
@@ -104,7 +104,7 @@ def misclassified(
         lower = figure.add_subplot(grid[2 * row + 1, column])
         _draw_image(upper, images[index], int(index), int(labels[index]), probabilities[index], names)
         _draw_probabilities(lower, int(labels[index]), probabilities[index])
-    return _png(figure)
+    return png(figure)
 
 
 def worst_mistakes(labels: Array, probabilities: Array, count: int) -> Array:
@@ -133,7 +133,7 @@ def watched(rows: Sequence[Look], title: str) -> bytes:
     ]
     names = list(dict.fromkeys((row.layer, row.kind) for row in rows))
     colours = colormaps["viridis"](np.linspace(0, 0.92, len(names)))
-    figure = _figure(12, 7.6, title)
+    figure = new_figure(12, 7.6, title)
     grid: Any = figure.subplots(2, 2, sharex=True)
     for axes, (name, label, scale) in zip(grid.flat, panels, strict=True):
         for (layer, kind), colour in zip(names, colours, strict=True):
@@ -153,7 +153,7 @@ def watched(rows: Sequence[Look], title: str) -> bytes:
     handles, labels = grid.flat[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside right center", frameon=False, title="layer")
-    return _png(figure)
+    return png(figure)
 
 
 def reconstructions(images: Array, labels: Array, made: Array, title: str, columns: int = 10) -> bytes:
@@ -164,7 +164,7 @@ def reconstructions(images: Array, labels: Array, made: Array, title: str, colum
     errors = np.square(images.reshape(made.shape) / 255 - made).sum(axis=1)
     first = np.array([np.flatnonzero(labels == digit)[0] for digit in np.unique(labels)])[:columns]
     worst = np.argsort(-errors, kind="stable")[:columns]
-    figure = _figure(columns, 5.6, title)
+    figure = new_figure(columns, 5.6, title)
     parts: Any = figure.subfigures(2, 1)
     for part, chosen, heading in zip(parts, (first, worst), ("the first of each class", "the worst"), strict=True):
         part.suptitle(f"{heading}: above as it is, below as the code gives it back, and its squared error", fontsize=9)
@@ -175,7 +175,7 @@ def reconstructions(images: Array, labels: Array, made: Array, title: str, colum
             _show(above, images[index] / 255)
             _show(below, made[index].reshape(images.shape[1:]))
             below.set_title(f"{errors[index]:.1f}", fontsize=8, color=GREY)
-    return _png(figure)
+    return png(figure)
 
 
 def _draw_image(axes: "Axes", image: Array, index: int, label: int, probabilities: Array, names: Sequence[str]) -> None:
@@ -219,7 +219,7 @@ def _percent(share: float) -> str:
     return "<0.01 %" if percent < 0.01 else ">99.99 %" if percent > 99.99 else f"{percent:.2f} %"
 
 
-def _figure(width: float, height: float, title: str) -> "Figure":
+def new_figure(width: float, height: float, title: str) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -227,7 +227,7 @@ def _figure(width: float, height: float, title: str) -> "Figure":
     return figure
 
 
-def _png(figure: "Figure") -> bytes:
+def png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

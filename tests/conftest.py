@@ -19,6 +19,16 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+@pytest.fixture(scope="module")
+def torch():
+    """torch on one thread: two pools of threads on few cores wait for each other, and tiny steps take 50 ms instead of one."""
+    torch = pytest.importorskip("torch", reason="torch is not installed: parity with it is not checked")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield torch
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def rng():
     """Random numbers, the same in every run."""

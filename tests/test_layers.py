@@ -405,16 +405,6 @@ TORCH = [
 CLOSE = {"rtol": 1e-10, "atol": 1e-11}
 
 
-@pytest.fixture(scope="module")
-def torch():
-    """torch on one thread: two pools of threads on few cores wait for each other."""
-    torch = pytest.importorskip("torch", reason="torch is not installed: parity with it is not checked")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield torch
-    torch.set_num_threads(before)
-
-
 class TestTorch:
     @pytest.mark.parametrize(("name", "arguments", "options", "shape"), TORCH, ids=str)
     def test_layers(self, name, arguments, options, shape, torch):

@@ -234,16 +234,6 @@ def test_captured_is_eager(case, backend):
     assert not captured.plan.fallback
 
 
-@pytest.fixture(scope="module")
-def torch():
-    """torch on one thread: two pools of threads on few cores wait for each other."""
-    torch = pytest.importorskip("torch", reason="torch is not installed: parity with it is not checked")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield torch
-    torch.set_num_threads(before)
-
-
 @each
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.filterwarnings("ignore:reduction. 'mean'")  # torch's advice on kl_div

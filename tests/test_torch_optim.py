@@ -10,17 +10,9 @@ import tinygrad_scratch as tg
 from tinygrad_scratch import nn
 
 torch = pytest.importorskip("torch", reason="torch is not installed: parity with it is not checked")
+pytestmark = pytest.mark.usefixtures("torch")  # which leaves it one thread
 
 CLOSE = {"rtol": 1e-11, "atol": 1e-12}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Two pools of threads on few cores wait for each other: tiny steps take 50 ms instead of one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def combinations(**choices: Any) -> list[dict[str, Any]]:

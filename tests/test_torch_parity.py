@@ -11,18 +11,10 @@ from tinygrad_scratch import nn
 from tinygrad_scratch.nn import functional
 
 torch = pytest.importorskip("torch", reason="torch is not installed: parity with it is not checked")
+pytestmark = pytest.mark.usefixtures("torch")  # which leaves it one thread
 
 RNG = np.random.default_rng(0)
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Two pools of threads on few cores wait for each other: tiny steps take 50 ms instead of one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def both(array: Any) -> tuple[tg.Tensor, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from models.data import Array
-from models.plots import BLUE, GREEN, GREY, ORANGE, RED, _figure, _png
+from models.plots import BLUE, GREEN, GREY, ORANGE, RED, new_figure, png
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, "#cc79a7", "#56b4e9", GREY, "#000000")
 
@@ -39,10 +39,10 @@ class Panel:
 def panels(title: str, parts: Sequence[Panel], columns: int = 1, width: float = 6.4, height: float = 4.2) -> bytes:
     """The panels, row by row."""
     rows = -(-len(parts) // columns)
-    figure = _figure(width * min(columns, len(parts)), height * rows, title)
+    figure = new_figure(width * min(columns, len(parts)), height * rows, title)
     for place, part in enumerate(parts):
         _panel(figure.add_subplot(rows, columns, place + 1), part)
-    return _png(figure)
+    return png(figure)
 
 
 def _panel(axes: Any, part: Panel) -> None:
@@ -69,7 +69,7 @@ def _panel(axes: Any, part: Panel) -> None:
 
 def scatter(title: str, points: Sequence[tuple[str, float, float]], x: str, y: str) -> bytes:
     """Named points, x on a logarithmic scale."""
-    figure = _figure(7, 4.6, title)
+    figure = new_figure(7, 4.6, title)
     axes = figure.add_subplot()
     for number, (name, across, up) in enumerate(points):
         axes.plot([across], [up], "o", color=COLOURS[number % len(COLOURS)])
@@ -78,16 +78,16 @@ def scatter(title: str, points: Sequence[tuple[str, float, float]], x: str, y: s
     axes.margins(x=0.25, y=0.15)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e5e5e5")
-    return _png(figure)
+    return png(figure)
 
 
 def images(title: str, pictures: Sequence[Array], titles: Sequence[str], columns: int = 8) -> bytes:
     """Small pictures (H, W) or (H, W, 3) of bytes, each with a line above it."""
     rows = max(1, -(-len(pictures) // columns))
-    figure = _figure(1.5 * columns, 1.8 * rows + 0.4, title)
+    figure = new_figure(1.5 * columns, 1.8 * rows + 0.4, title)
     for place, (picture, text) in enumerate(zip(pictures, titles, strict=True)):
         axes = figure.add_subplot(rows, columns, place + 1)
         axes.imshow(np.asarray(picture), cmap="gray_r", vmin=0, vmax=255)
         axes.set_title(text, fontsize=8)
         axes.set(xticks=[], yticks=[])
-    return _png(figure)
+    return png(figure)

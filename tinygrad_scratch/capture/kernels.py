@@ -12,7 +12,7 @@ import numpy as np
 
 from tinygrad_scratch._typing import Shape
 from tinygrad_scratch.capture.memory import Use
-from tinygrad_scratch.capture.simplify import Named, Unsupported, c_strides, copied
+from tinygrad_scratch.capture.simplify import Named, Unsupported, c_strides, copied, readers_of
 from tinygrad_scratch.capture.trace import Instr, Var
 from tinygrad_scratch.ops.convolution import leading
 from tinygrad_scratch.ops.windows import Windows, pooling, windows
@@ -218,10 +218,7 @@ def fuse(rows: Sequence[Instr], outputs: Sequence[Var]) -> list[Instr]:
     """conv2d, the bias that is added to it and nothing else's, and a ReLU of that, as one row."""
     if not any(row.op.__name__ == "conv2d" for row in rows):
         return list(rows)
-    readers: dict[int, list[Instr]] = {}
-    for row in rows:
-        for var in row.vars:
-            readers.setdefault(id(var.root), []).append(row)
+    readers = readers_of(rows)
     kept = {id(v.root) for v in outputs} | {id(r.out.root) for r in rows if r.in_place}
     made: dict[int, Instr] = {}
     for row in rows:

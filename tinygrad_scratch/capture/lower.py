@@ -15,7 +15,7 @@ from tinygrad_scratch._typing import Shape
 from tinygrad_scratch.capture.kernels import KERNELS, Kernel, as_kernel, fuse
 from tinygrad_scratch.capture.memory import Use
 from tinygrad_scratch.capture.rewrite import is_number, uses
-from tinygrad_scratch.capture.simplify import Unsupported, as_matrices, simple_rows
+from tinygrad_scratch.capture.simplify import Unsupported, as_matrices, readers_of, simple_rows
 from tinygrad_scratch.capture.trace import Instr, Var
 
 SCALAR = frozenset(
@@ -129,10 +129,7 @@ def _is_outer(instr: Instr) -> bool:
 
 def _sink_outer_products(rows: list[Instr], outputs: list[Var]) -> list[Instr]:
     """A sum over one term (the weight gradient of a batch of one) is computed where it is used, never stored."""
-    readers: dict[int, list[Instr]] = {}
-    for row in rows:
-        for var in row.vars:
-            readers.setdefault(id(var.root), []).append(row)
+    readers = readers_of(rows)
     returned = {id(v.root) for v in outputs}
     changed = {id(r.out.root) for r in rows if r.in_place}
     result = list(rows)

@@ -50,7 +50,7 @@ class Plan:
     expected: tuple[Any, ...] | None = (
         None  # type, shape and dtype of each argument, if all are arrays or plain Tensors
     )
-    replay: Callable[..., Any] = lambda *_: MISS  # the quick way
+    replay: Any = None  # the quick way: the result, or MISS
     _mode: bool = True
     _cleared: list[Tensor] = field(default_factory=list)  # which had no gradient before the calls that were recorded
     leaves: list[Tensor] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Plan:
     def current(self) -> bool:
         """Whether what shapes the step (which options are on), and how the state lies, are as recorded."""
         return (
-            all(numbers.same_step() for numbers in self.numbers)
+            all(numbers.same_step(numbers.look_up()) for numbers in self.numbers)
             and all(tensor.grad is None for tensor in self._cleared)
             and all(tensor._data is array or _layout(tensor._data) == _layout(array) for tensor, array in self._bound)
         )
@@ -74,7 +74,7 @@ class Plan:
         self._forgotten = [t for key, t in others.items() if self.fates.get(key) == "forgotten"]
         known = [t for t in self._cleared if id(t) in own]
         self._cleared = [*known, *(t for key, t in others.items() if key not in self.fates)]
-        self._write_replay()
+        self.replay = self._first
 
     def run(self, args: tuple[Any, ...]) -> Any:
         """Replay, the careful way. One thread at a time: the buffers are shared by all calls."""
@@ -114,18 +114,18 @@ class Plan:
 
     def renew(self) -> bool:
         """Look up the numbers, for they may have changed. False if other ones than before shape the step."""
-        for numbers in self.numbers:
-            values = numbers.look_up()
-            if values != numbers.values:
-                if not numbers.same_step():
-                    return False
-                for name, var in numbers.variables.items():
-                    var.array[...] = values[name]
-                numbers.values = values
-                for instr in self.prologue:
-                    given = (x.array if isinstance(x, Var) else x for x in instr.inputs)
-                    instr.out.array[...] = instr.op.fn(*given, **instr.options)
+        now = [numbers.look_up() for numbers in self.numbers]
+        if not all(numbers.same_step(values) for numbers, values in zip(self.numbers, now, strict=True)):
+            return False
+        changed = any(numbers.values != values for numbers, values in zip(self.numbers, now, strict=True))
+        for numbers, values in zip(self.numbers, now, strict=True):
+            numbers.values = values
             numbers.note()
+            for name, var in numbers.variables.items():
+                var.array[...] = values[name]
+        for instr in self.prologue if changed else ():
+            given = (x.array if isinstance(x, Var) else x for x in instr.inputs)
+            instr.out.array[...] = instr.op.fn(*given, **instr.options)
         return True
 
     def finish(self, calls: int) -> None:
@@ -155,11 +155,12 @@ class Plan:
         self._bound = [(v.tensor, v.array) for v in self.state if v.tensor is not None]
         back_end = import_module(f"tinygrad_scratch.capture.compile_{self.backend}")
         self._run = back_end.compile_plan(self)
-        self._write_replay()
+        self.replay = self._first
 
-    def _write_replay(self) -> None:
-        if self.expected is not None:
-            self.replay = write_replay(self, self.expected)
+    def _first(self, *args: Any) -> Any:
+        """The first replay since anything that the quick way is written for has changed: write it."""
+        self.replay = write_replay(self, self.expected) if self.expected is not None else _miss
+        return self.replay(*args)
 
     prologue: list[Instr] = field(default_factory=list)  # what depends on the numbers alone
 
@@ -182,6 +183,10 @@ class Plan:
             *([self.fallback] if self.fallback else []),
         ]
         return "\n".join(lines)
+
+
+def _miss(*_: Any) -> Any:
+    return MISS
 
 
 class Stale(Exception):  # noqa: N818  (a signal, not an error)

@@ -1,5 +1,6 @@
 """Rows that move elements, said with copies: what the compiled back end has no loop of its own for, as rows that it has."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,15 @@ class Named:
 def row(name: str, inputs: list[Any], out: Var, like: Instr) -> Instr:
     """A row of that name, at the place of `like`."""
     return Instr(Named(name), inputs, {}, out, like.phase)  # type: ignore[arg-type]
+
+
+def readers_of(rows: Sequence[Instr]) -> dict[int, list[Instr]]:
+    """The rows that read an owner of memory, by its id."""
+    readers: dict[int, list[Instr]] = {}
+    for row in rows:
+        for var in row.vars:
+            readers.setdefault(id(var.root), []).append(row)
+    return readers
 
 
 def simple_rows(instr: Instr) -> list[Instr]:

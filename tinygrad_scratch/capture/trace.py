@@ -108,13 +108,9 @@ class Numbers:
         plain = not any(isinstance(value, (np.ndarray, Tensor)) for value in self.options.values())
         self.seen = dict(self.options) if plain else None
 
-    def flags(self) -> list[bool]:
-        """Those that shape the step, as they are now."""
-        return [v for v in self.look_up().values() if isinstance(v, bool)]
-
-    def same_step(self) -> bool:
-        """Whether those that shape the step are as they were."""
-        return self.flags() == [v for v in self.values.values() if isinstance(v, bool)]
+    def same_step(self, values: dict[str, float]) -> bool:
+        """Whether, of these values, those that shape the step are as they were."""
+        return all(values[name] == value for name, value in self.values.items() if isinstance(value, bool))
 
 
 class Trace:

@@ -7,7 +7,17 @@ from tinygrad_scratch.context import settings
 from tinygrad_scratch.nn.module import Module
 
 
-class Sequential(Module):
+class _Ordered(Module):
+    """Modules in the order of their assignment; one that is there twice counts twice."""
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter([value for value in self.__dict__.values() if isinstance(value, Module)])
+
+    def __len__(self) -> int:
+        return len([*iter(self)])
+
+
+class Sequential(_Ordered):
     """Modules, each fed what the one before it answers. Their names are "0", "1", ..., or the keys of a dict of them.
 
     >>> import numpy as np
@@ -36,18 +46,12 @@ class Sequential(Module):
             x = module(x)
         return x
 
-    def __iter__(self) -> Iterator[Module]:
-        return iter([value for value in self.__dict__.values() if isinstance(value, Module)])
-
-    def __len__(self) -> int:
-        return len([*iter(self)])
-
     def __getitem__(self, index: int | slice) -> Any:
         modules = [*iter(self)][index]
         return Sequential(*modules) if isinstance(modules, list) else modules
 
 
-class ModuleList(Module):
+class ModuleList(_Ordered):
     """Modules in a list, whose names are "0", "1", ...: to be called by the module that has it.
 
     >>> from tinygrad_scratch import nn
@@ -91,12 +95,6 @@ class ModuleList(Module):
             del self.__dict__[str(i)]
         settings.part_replaced()
         self.extend(modules)
-
-    def __iter__(self) -> Iterator[Module]:
-        return iter([value for value in self.__dict__.values() if isinstance(value, Module)])
-
-    def __len__(self) -> int:
-        return len([*iter(self)])
 
     def __getitem__(self, index: int | slice) -> Any:
         modules = [*iter(self)][index]
