@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 ENGINE = ROOT / "tinygrad_scratch"
 
 READING_ORDER = [
-    "errors", "_typing", "_memory", "domains", "registry", "refusals",
+    "errors", "_typing", "_memory", "_blas", "_team", "domains", "registry", "refusals",
     "ops.elementwise", "ops.special", "ops.shaping", "ops.reductions", "ops.indexing", "ops.linalg",
     "ops.decompositions",
     "ops.windows", "ops.convolution",

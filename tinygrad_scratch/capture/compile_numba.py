@@ -224,9 +224,8 @@ def _sums(path: Path) -> str:
 def _runtime() -> str:
     """The version of what compiled steps are made of, which is compiled into them."""
     here = Path(__file__).parent
-    return hashlib.sha256(
-        b"".join((here / name).read_bytes() for name in ("runtime_numba.py", "runtime_windows.py", "blas.py"))
-    ).hexdigest()
+    files = [*sorted(here.glob("runtime_*.py")), here.parent / "_blas.py"]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _write(path: Path, source: str) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from tinygrad_scratch._typing import Array
-from tinygrad_scratch.capture.blas import Threads
 from tinygrad_scratch.capture.emit_numpy import is_view, write
 from tinygrad_scratch.capture.memory import Memory, lay_out, of_instrs
 from tinygrad_scratch.capture.names import give_names
 from tinygrad_scratch.capture.record import Recording, settle_gradients
 from tinygrad_scratch.capture.replay import MISS, ONE, write_replay
 from tinygrad_scratch.capture.rewrite import PATTERNS, rewrite, share_common
+from tinygrad_scratch.capture.threads import Threads
 from tinygrad_scratch.capture.trace import Instr, Numbers, Trace, Var
 from tinygrad_scratch.tensor import Tensor, next_rank, wrap
 from tinygrad_scratch.trees import leaves, rebuild

@@ -18,7 +18,7 @@ from numba.core.errors import RequireLiteralValue
 from numba.core.runtime import rtsys
 from numba.extending import intrinsic
 
-from tinygrad_scratch.capture.blas import numpy_blas
+from tinygrad_scratch._blas import numpy_blas
 
 f32, f64, i64 = np.float32, np.float64, np.int64
 STEP_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True, "cache": True, "boundscheck": False}

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_scratch.capture.blas import Threads
 from tinygrad_scratch.capture.plan import Plan, Stale, make_plan
 from tinygrad_scratch.capture.record import Recording, record, same_step
 from tinygrad_scratch.capture.replay import MISS
+from tinygrad_scratch.capture.threads import Threads
 from tinygrad_scratch.context import is_grad_enabled, settings, state
 from tinygrad_scratch.errors import CaptureError, describe
 from tinygrad_scratch.tensor import Tensor

@@ -1,53 +1,10 @@
-"""The BLAS that NumPy itself uses: its matrix product by name, and how many threads it takes.
+"""How many threads the products of a captured step take."""
 
-There is one pool of threads in the process, NumPy's own. Two pools that fight for the cores, or one pool whose second thread
-waits for a core that another process keeps busy, cost a small step a hundred times its work.
-"""
-
-import ctypes
-import os
 import time
-from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-_VARIANTS = (("scipy_", "64_"), ("", "64_"), ("scipy_", ""), ("", ""))
-
-
-class Blas(NamedTuple):
-    """sgemm, dgemm: addresses of cblas functions; bits: of their integers; set_threads, get_threads: or None."""
-
-    path: str
-    sgemm: int
-    dgemm: int
-    bits: int
-    set_threads: Any
-    get_threads: Any
-
-
-@cache
-def numpy_blas() -> Blas | None:
-    """The BLAS library that NumPy has loaded, if it is one whose C interface can be found by name (OpenBLAS wheels)."""
-    here = Path(np.__file__).parent
-    folders = (here.parent / "numpy.libs", here / ".dylibs", here / "_core")
-    for path in sorted(
-        p for folder in folders if folder.is_dir() for p in folder.iterdir() if "blas" in p.name.lower()
-    ):
-        try:
-            library = ctypes.CDLL(str(path))
-        except OSError:
-            continue
-        for before, after in _VARIANTS:
-            names = [f"{before}cblas_{kind}gemm{after}" for kind in "sd"]
-            if all(hasattr(library, name) for name in names):
-                single, double = (ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in names)
-                threads = [
-                    getattr(library, f"{before}openblas_{verb}_num_threads{after}", None) for verb in ("set", "get")
-                ]
-                return Blas(str(path), single, double, 64 if after else 32, *threads)
-    return None
+from tinygrad_scratch._blas import numpy_blas
+from tinygrad_scratch._team import size
 
 
 class Threads:
@@ -70,9 +27,7 @@ class Threads:
             raise ValueError(f"threads is {wanted!r}: it must be None (as NumPy is set), 'auto' or a number from 1")
         library = numpy_blas()
         self.set: Any = library.set_threads if library else None
-        self.most = int(library.get_threads()) if library and library.get_threads else 1
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.most = min(self.most, cores)
+        self.most = size()
         self.auto = wanted == "auto" and self.most > 1 and self.set is not None
         self.fixed = None if wanted in (None, "auto") or self.set is None else int(wanted)
         self.now, self.next_look, self.trial = 1, 0.0, 0

@@ -1,0 +1,107 @@
+"""Threads that share work on large arrays: as many as NumPy's products take, which meanwhile take one each.
+
+They are started when there is work for them, wait for more, and end with the process. OPENBLAS_NUM_THREADS=1, or whatever
+else sets NumPy's number of threads (threadpoolctl does), sets this one.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from contextvars import copy_context
+from functools import cache
+from itertools import count
+from queue import SimpleQueue
+from typing import Any
+
+from tinygrad_scratch._blas import numpy_blas
+
+
+@cache
+def cores() -> int:
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def size() -> int:
+    """How many threads share work now, the caller's own among them; 1 where the number that NumPy takes is not known."""
+    library = numpy_blas()
+    if library is None or library.get_threads is None or library.set_threads is None:
+        return 1
+    return min(int(library.get_threads()), cores())
+
+
+class _Helpers:
+    """Threads that do what is put before them; each has a number, from 1."""
+
+    def __init__(self) -> None:
+        self.started = 0
+        self.tasks: SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]] = SimpleQueue()
+        self.lock = threading.Lock()
+
+    def call(self, helpers: int, function: Callable[..., Any], *arguments: Any) -> None:
+        """Have helpers run function(*arguments, number), whenever each of them comes to it."""
+        if self.started < helpers:
+            with self.lock:
+                for number in range(self.started + 1, helpers + 1):
+                    threading.Thread(target=self._work, args=(number,), name=f"team {number}", daemon=True).start()
+                self.started = max(self.started, helpers)
+        for _ in range(helpers):
+            self.tasks.put((function, arguments))
+
+    def _work(self, number: int) -> None:
+        while True:
+            function, arguments = self.tasks.get()
+            function(*arguments, number)
+            del function, arguments  # a thread that waits keeps nothing alive
+
+
+helpers = _Helpers()
+
+
+def _renew() -> None:
+    """In a forked process there are no threads yet."""
+    global helpers
+    helpers = _Helpers()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
+
+
+class _Job:
+    """Pieces of work, each done by whoever comes first."""
+
+    def __init__(self, work: Callable[[int], Any], pieces: int):
+        self.work, self.pieces, self.next, self.done = work, pieces, count(), SimpleQueue[BaseException | None]()
+
+    def run(self) -> None:
+        while (piece := next(self.next)) < self.pieces:
+            try:
+                self.work(piece)
+            except BaseException as error:
+                self.done.put(error)
+            else:
+                self.done.put(None)
+
+
+def share(work: Callable[[int], Any], pieces: int) -> None:
+    """work(0), ..., work(pieces - 1) on the threads of the team; raises the first error that one of them met."""
+    others = min(size(), pieces) - 1
+    if others < 1:
+        for piece in range(pieces):
+            work(piece)
+        return
+    library: Any = numpy_blas()
+    job, threads = _Job(work, pieces), int(library.get_threads())
+    library.set_threads(1)
+    try:
+        for _ in range(others):  # in a context each, for np.errstate is one's own
+            context = copy_context()
+            helpers.call(1, lambda _, run=context.run: run(job.run))
+        job.run()
+        errors = [job.done.get() for _ in range(pieces)]
+    finally:
+        library.set_threads(threads)
+    for error in errors:
+        if error is not None:
+            raise error
