@@ -4,6 +4,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
+from capturing import arrays_of, assert_same, tolerance_for
 from hypothesis import strategies as st
 
 import tinygrad_scratch as tg
@@ -349,3 +350,27 @@ def update(m, first, second):
 def results(m, first, second):
     """Some of the pool: results, views, inputs, parameters, buffers."""
     return (m.pool[-1], {"other": m.pick(first), "more": [m.pick(second), m.pool[-1]]})
+
+
+CALLS = 5
+
+
+def assert_equal_over_calls(some, backend, rewrites, dtype):
+    """Programs, as one step, run eagerly and captured, each in worlds of its own: results, state and gradients agree."""
+    here, there = [World(dtype) for _ in some], [World(dtype) for _ in some]
+    eager = [step_of(program, world) for program, world in zip(some, here, strict=True)]
+    others = [step_of(program, world) for program, world in zip(some, there, strict=True)]
+    captured = tg.capture(lambda *args: [step(*args) for step in others], backend=backend, rewrites=rewrites)
+    rng, tolerance = np.random.default_rng(1), tolerance_for(backend, rewrites, dtype)
+    for call in range(CALLS):
+        args = inputs(dtype, rng)
+        with np.errstate(all="ignore"):
+            expected = arrays_of([step(*args) for step in eager])
+            found = arrays_of(captured(*(x.copy() for x in args)))
+        assert_same(found, expected, tolerance, f"call {call}, result")
+        for program, one, other in zip(some, here, there, strict=True):
+            assert_same(other.values(), one.values(), tolerance, f"call {call}, state")
+            if program.ending[0] == 3:  # gradients are left, nothing is updated
+                assert_same(other.gradients(), one.gradients(), tolerance, f"call {call}, gradient")
+    assert [plan.calls for plan in captured.plans] == [CALLS - 2]
+    return captured

@@ -12,6 +12,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before NumPy is imported, which reads
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tinygrad_scratch._blas import numpy_blas
+from tinygrad_scratch._team import cores
+
 settings.register_profile("ci", max_examples=12, derandomize=True, deadline=None, database=None)
 settings.register_profile(
     "deep", max_examples=500, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
@@ -27,6 +30,18 @@ def torch():
     torch.set_num_threads(1)
     yield torch
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def two_threads():
+    """NumPy's products, and so the team, on two threads."""
+    library = numpy_blas()
+    if library is None or library.set_threads is None or cores() < 2:
+        pytest.skip("one core, or a BLAS whose threads cannot be set")
+    before = library.get_threads()
+    library.set_threads(2)
+    yield
+    library.set_threads(before)
 
 
 @pytest.fixture

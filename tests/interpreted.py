@@ -110,6 +110,16 @@ def windows(memory):
     return made
 
 
+def together(names):
+    """A job's pieces, done by two threads that take turns, the last piece first."""
+
+    def run(table, team, job, pieces):
+        for piece in reversed(range(pieces)):
+            names["part"](table, job, piece, piece % 2)
+
+    return run
+
+
 def larger(a, b):
     return a if (a >= b or a != a) else b
 
@@ -135,6 +145,7 @@ def run_source(source):
     text = source[source.rindex("import *") + len("import *") :]
     text = "\n".join("" if line.startswith("@compiled") else line for line in text.split("\n"))
     names |= windows(memory)
+    names |= {"together": together(names), "address_of": lambda part: 0}
     exec(compile(text, "<interpreted step>", "exec"), names)
 
     def wrapped(function):
@@ -147,4 +158,5 @@ def run_source(source):
 
         return run
 
-    return SimpleNamespace(**{name: wrapped(names[name]) for name in ("step", "core", "epoch") if name in names})
+    return SimpleNamespace(**{name: wrapped(names[name]) for name in ("step", "core", "epoch", "part") if name in names},
+                           address_of=names["address_of"], helper=lambda table, place: None)  # fmt: skip

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from capture_graphs import World, inputs, programs, step_of
+from capture_graphs import World, assert_equal_over_calls, inputs, programs, step_of
 from capturing import BACKENDS, arrays_of, assert_same, compiled_steps, needs_numba, tolerance_for  # noqa: F401
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,30 +11,8 @@ from interpreted import run_source
 import tinygrad_scratch as tg
 from tinygrad_scratch.capture import compile_numba
 
-CALLS = 5
 MANY = settings(max_examples=20 * settings().max_examples)
 FEW = settings(max_examples=max(2, settings().max_examples // 20))
-
-
-def assert_equal_over_calls(some, backend, rewrites, dtype):
-    """Programs, as one step, run eagerly and captured, each in worlds of its own: results, state and gradients agree."""
-    here, there = [World(dtype) for _ in some], [World(dtype) for _ in some]
-    eager = [step_of(program, world) for program, world in zip(some, here, strict=True)]
-    others = [step_of(program, world) for program, world in zip(some, there, strict=True)]
-    captured = tg.capture(lambda *args: [step(*args) for step in others], backend=backend, rewrites=rewrites)
-    rng, tolerance = np.random.default_rng(1), tolerance_for(backend, rewrites, dtype)
-    for call in range(CALLS):
-        args = inputs(dtype, rng)
-        with np.errstate(all="ignore"):
-            expected = arrays_of([step(*args) for step in eager])
-            found = arrays_of(captured(*(x.copy() for x in args)))
-        assert_same(found, expected, tolerance, f"call {call}, result")
-        for program, one, other in zip(some, here, there, strict=True):
-            assert_same(other.values(), one.values(), tolerance, f"call {call}, state")
-            if program.ending[0] == 3:  # gradients are left, nothing is updated
-                assert_same(other.gradients(), one.gradients(), tolerance, f"call {call}, gradient")
-    assert [plan.calls for plan in captured.plans] == [CALLS - 2]
-    return captured
 
 
 @pytest.mark.parametrize("rewrites", [False, True])

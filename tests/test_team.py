@@ -11,23 +11,7 @@ import pytest
 from tinygrad_scratch import _team
 from tinygrad_scratch._blas import numpy_blas
 
-shared = pytest.mark.skipif(
-    _team.cores() < 2 or numpy_blas() is None or numpy_blas().set_threads is None,
-    reason="one core, or a BLAS whose threads cannot be set",
-)
 
-
-@pytest.fixture
-def two_threads():
-    """NumPy's products, and so the team, on two threads."""
-    library = numpy_blas()
-    before = library.get_threads()
-    library.set_threads(2)
-    yield
-    library.set_threads(before)
-
-
-@shared
 class TestShare:
     def test_each_piece_once(self, two_threads):
         for pieces in (1, 2, 3, 50):
@@ -79,21 +63,15 @@ class TestShare:
         with np.errstate(over="raise"):
             _team.share(work, 2)
 
-    def test_one_thread(self):
-        library = numpy_blas()
-        before = library.get_threads()
-        library.set_threads(1)
-        try:
-            names = []
-            _team.share(lambda piece: names.append(threading.current_thread()), 3)
-            assert names == [threading.current_thread()] * 3
-        finally:
-            library.set_threads(before)
+    def test_one_thread(self, two_threads):
+        numpy_blas().set_threads(1)
+        threads = []
+        _team.share(lambda piece: threads.append(threading.current_thread()), 3)
+        assert threads == [threading.current_thread()] * 3
 
 
-@shared
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_after_a_fork():
+def test_after_a_fork(two_threads):
     program = """
 import os
 from tinygrad_scratch import _team

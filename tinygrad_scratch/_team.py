@@ -6,7 +6,8 @@ else sets NumPy's number of threads (threadpoolctl does), sets this one.
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import cache
 from itertools import count
@@ -22,12 +23,26 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def size() -> int:
-    """How many threads share work now, the caller's own among them; 1 where the number that NumPy takes is not known."""
+def products() -> int | None:
+    """How many threads NumPy's products take now; None where that is not known, or cannot be set."""
     library = numpy_blas()
     if library is None or library.get_threads is None or library.set_threads is None:
-        return 1
-    return min(int(library.get_threads()), cores())
+        return None
+    return int(library.get_threads())
+
+
+MOST = min(cores(), 8)
+"""More threads than this would wait for memory rather than compute."""
+
+
+def size() -> int:
+    """How many threads share work now, the caller's own among them."""
+    return min(products() or 1, MOST)
+
+
+AWAY, WORD, DONE, PART, WORDS = 0, 8, 16, 17, 24
+"""Places among the words by which threads find work in compiled code: whether no step runs; the job, as (its number, its kind,
+its pieces, the next piece); how many of its pieces are done; the address of the function that does a piece."""
 
 
 class _Helpers:
@@ -68,6 +83,20 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew)
 
 
+@contextmanager
+def products_alone() -> Iterator[None]:
+    """Meanwhile each of NumPy's products takes one thread: its others, once woken, look for work for a while, on our cores."""
+    library, threads = numpy_blas(), products()
+    if library is None or threads in (None, 1):
+        yield
+        return
+    library.set_threads(1)
+    try:
+        yield
+    finally:
+        library.set_threads(threads)
+
+
 class _Job:
     """Pieces of work, each done by whoever comes first."""
 
@@ -91,17 +120,13 @@ def share(work: Callable[[int], Any], pieces: int) -> None:
         for piece in range(pieces):
             work(piece)
         return
-    library: Any = numpy_blas()
-    job, threads = _Job(work, pieces), int(library.get_threads())
-    library.set_threads(1)
-    try:
+    job = _Job(work, pieces)
+    with products_alone():
         for _ in range(others):  # in a context each, for np.errstate is one's own
             context = copy_context()
             helpers.call(1, lambda _, run=context.run: run(job.run))
         job.run()
         errors = [job.done.get() for _ in range(pieces)]
-    finally:
-        library.set_threads(threads)
     for error in errors:
         if error is not None:
             raise error

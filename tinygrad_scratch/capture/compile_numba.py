@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_scratch import _team
 from tinygrad_scratch._typing import Array
 from tinygrad_scratch.capture import compile_numpy
 from tinygrad_scratch.capture.emit_numba import Emitter
@@ -29,6 +30,7 @@ import math
 import numpy as np
 from numba import types
 from tinygrad_scratch.capture.runtime_numba import *
+from tinygrad_scratch.capture.runtime_team import *
 from tinygrad_scratch.capture.runtime_windows import *
 
 
@@ -94,17 +96,38 @@ def _compile(plan: Any) -> Compiled:
     for var in plan.outputs:  # which an epoch reads, where no loop does
         emitter.pointer(var)
     signature = ", ".join(["types.int64[::1]", *map(array_type, plan.inputs)])
-    step = load(f"{HEAD}@compiled(types.int64({signature}))\n{emitter.function('step', direct=True)}").step
-    core = f"@compiled(types.int64(types.int64[::1]))\n{emitter.function('core', direct=False)}"
+    team = emitter.team()
+    module = load(f"{HEAD}{team}@compiled(types.int64({signature}))\n{emitter.function('step', direct=True)}")
+    core = f"{team}@compiled(types.int64(types.int64[::1]))\n{emitter.function('core', direct=False)}"
     slabs = memory.allocate()
     arrays = {id(v): _in_slab(v, slabs[memory.place[id(v)]]) for v in emitter.table if id(v) in memory.place}
     owners = [arrays.get(id(v), v.array) for v in emitter.table]
-    table = np.array([*(a.ctypes.data for a in owners), *(0 for _ in plan.inputs)], np.int64)
+    table = np.zeros(emitter.table_size + _team.WORDS, np.int64)
+    table[: len(owners)] = [a.ctypes.data for a in owners]
     results = [_result(v, arrays, plan.inputs) for v in plan.outputs]
     plan.memory = memory
-    compiled = Compiled(core, step, table, owners, emitter, plan.inputs, results)
+    compiled = Compiled(core, helped(module, module.step, emitter), table, owners, emitter, plan.inputs, results)
     compiled.draws = [(i.options["rng"], i.out.array) for i in draws]
     return compiled
+
+
+def helped(module: Any, function: Callable[..., int], emitter: Emitter) -> Callable[..., int]:
+    """A compiled function of a table and more; if it has jobs, with the help of the team's threads."""
+    if not emitter.jobs:
+        return function
+    part = module.address_of(module.part)
+
+    def run(table: Array, *arguments: Any) -> int:
+        words = table[emitter.table_size :]
+        words[_team.PART], words[_team.AWAY] = part, 0
+        _team.helpers.call(_team.size() - 1, module.helper, table)
+        try:
+            with _team.products_alone():
+                return function(table, *arguments)
+        finally:
+            words[_team.AWAY] = 1
+
+    return run
 
 
 def array_type(var: Var, ndim: int | None = None) -> str:
@@ -224,7 +247,7 @@ def _sums(path: Path) -> str:
 def _runtime() -> str:
     """The version of what compiled steps are made of, which is compiled into them."""
     here = Path(__file__).parent
-    files = [*sorted(here.glob("runtime_*.py")), here.parent / "_blas.py"]
+    files = [*sorted(here.glob("runtime_*.py")), here.parent / "_blas.py", here.parent / "_team.py"]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

@@ -59,7 +59,7 @@ class LoopWriter:
         self.axes = self._axis_order()
         self.at: list[list[str]] = [[] for _ in range(len(self.axes) + 1)]  # statements by depth
         self.after: list[list[str]] = [[] for _ in range(len(self.axes) + 1)]
-        self.index = [f"i{k}" for k in range(len(loop.shape))]
+        self.joins: list[Instr] = []  # reductions of which each piece had a part
 
     def _memory_vars(self) -> list[Var]:
         rows = [*self.loop.rows, *self.loop.reductions]
@@ -132,11 +132,20 @@ class LoopWriter:
             self.lengths = [shape[k] for k in self.axes]
         self.at = [[] for _ in range(len(self.axes) + 1)]
         self.after = [[] for _ in range(len(self.axes) + 1)]
-        for row in self.loop.rows:
-            self._row(row)
-        for reduction in self.loop.reductions:
-            self._reduce(reduction)
-        self._emit()
+        with self.e.job(self._pieces()):
+            for row in self.loop.rows:
+                self._row(row)
+            for reduction in self.loop.reductions:
+                self._reduce(reduction)
+            self._emit()
+            pieces = self.e.pieces
+        for reduction in self.joins:
+            self._join(reduction, pieces)
+
+    def _pieces(self) -> int:
+        """In how many pieces threads do it: parts of the outermost loop. A job cannot end the step, as a bad index does."""
+        ends = any(r.op.__name__ == "gather" for r in self.loop.rows)
+        return 1 if ends or not self.lengths else min(self.loop.pieces, self.lengths[0])
 
     def _empty(self, row: Instr) -> None:
         """A sum or product of nothing: 0 or 1 in each element of the answer."""
@@ -150,7 +159,8 @@ class LoopWriter:
                 self.e.write(depth, line)
             if depth < len(self.axes):
                 name = "i0" if self.flat else f"i{self.axes[depth]}"
-                self.e.write(depth, f"for {name} in range({self._length(depth)}):")
+                count = self._length(depth) if depth or self.e.pieces == 1 else self.e.range(self.lengths[0])
+                self.e.write(depth, f"for {name} in range({count}):")
         deepest = len(self.axes)
         if deepest and not self.at[deepest]:
             self.e.write(deepest, "pass")
@@ -281,13 +291,33 @@ class LoopWriter:
             total = self.e.fresh("s")
             self.at[level].append(f"{total} = {unit}")
             self.at[depth].append(f"{total} = {_combine(name, total, value, out)}")
-            self.after[level].append(self.e.put(out, self._reduced_place(out, gone), total))
+            target, before = self._target(row) if not level else (out, "")
+            self.after[level].append(self.e.put(target, before + self._reduced_place(out, gone), total))
             return
         i = self.e.fresh("z")
         self.at[0].append(f"for {i} in range({int(np.prod(out.shape))}):")
-        self.at[0].append(f"    {self.e.put(out, i, unit)}")
-        place = self._reduced_place(out, gone)
-        self.at[depth].append(self.e.put(out, place, _combine(name, self.e.get(out, place), value, out)))
+        target, before = self._target(row)
+        self.at[0].append(f"    {self.e.put(target, before + i, unit)}")
+        place = before + self._reduced_place(out, gone)
+        self.at[depth].append(self.e.put(target, place, _combine(name, self.e.get(target, place), value, out)))
+
+    def _target(self, row: Instr) -> tuple[Var, str]:
+        """Where a reduction over the outermost loop goes: where threads share that, each piece has memory of its own."""
+        if self.e.pieces == 1:
+            return row.out, ""
+        partial = self.loop.partial[id(row.out)]
+        self.joins.append(row)
+        return partial, f"piece * {partial.shape[1]} + "
+
+    def _join(self, row: Instr, pieces: int) -> None:
+        """The answer of a reduction from those of the pieces, in their order."""
+        partial, (z, n, total) = self.loop.partial[id(row.out)], (self.e.fresh(stem) for stem in "zns")
+        self.e.write(0, f"for {z} in range({partial.shape[1]}):")
+        self.e.write(1, f"{total} = {self.e.get(partial, z)}")
+        self.e.write(1, f"for {n} in range(1, {pieces}):")
+        part = self.e.get(partial, f"{n} * {partial.shape[1]} + {z}")
+        self.e.write(2, f"{total} = {_combine(row.op.__name__, total, part, row.out)}")
+        self.e.write(1, self.e.put(row.out, z, total))
 
     def _reduced_place(self, out: Var, gone: set[int]) -> str:
         ndim = len(self.loop.shape)

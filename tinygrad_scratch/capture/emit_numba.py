@@ -1,6 +1,8 @@
 """The compiled back end: items as one function over typed pointers, in plain loops that LLVM turns into vector code."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,18 @@ from tinygrad_scratch.capture.trace import Var
 
 _SMALL_PRODUCT = 1024  # multiply-adds: below, plain loops are done before a call has begun
 _POINTERS = frozenset("float32 float64 bool int8 int16 int32 int64 uint8 uint16 uint32 uint64".split())
+_TEAM = """@compiled(types.void(types.int64[::1], types.int64, types.int64, types.int64))
+def part(table, job, piece, place):
+{parts}
+
+
+@compiled(types.void(types.int64[::1], types.int64))
+def helper(table, place):
+    {words}
+    assist(table, team, place)
+
+
+"""
 
 
 class Emitter:
@@ -27,6 +41,8 @@ class Emitter:
         self.table: list[Var] = []  # owners of memory, in the order of the table of addresses
         self.names: dict[int, str] = {}
         self.lines: list[str] = []
+        self.jobs: list[list[str]] = []  # what threads share, in pieces
+        self.pieces = 1  # of what is being written
         self.count = 0
 
     # -- names and addresses ---------------------------------------------------------------------------------------
@@ -62,6 +78,55 @@ class Emitter:
     def write(self, depth: int, line: str) -> None:
         self.lines.append("    " * (depth + 1) + line)
 
+    # -- what threads share ----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def job(self, pieces: int) -> Iterator[None]:
+        """What is written meanwhile is done piece by piece: it knows the number of its `piece`, and of its thread (`place`)."""
+        if pieces == 1:
+            yield
+            return
+        outside, self.lines, self.pieces = self.lines, [], pieces
+        yield
+        self.jobs.append(self.lines)
+        self.lines, self.pieces = outside, 1
+        self.write(0, f"together(table, team, i64({len(self.jobs) - 1}), i64({pieces}))")
+
+    def own(self, var: Var, number: str) -> str:
+        """The pointer to scratch memory, and where the part of the `piece`, or of the thread at its `place`, begins."""
+        return f"{self.pointer(var)}, {number if self.pieces > 1 else 0} * i64({int(np.prod(var.shape[1:]))})"
+
+    def range(self, count: int) -> str:
+        """The first of `count` things that are to be done, and the one after the last."""
+        if self.pieces == 1:
+            return f"i64(0), i64({count})"
+        return f"(piece * i64({count}) // i64({self.pieces})), ((piece + 1) * i64({count}) // i64({self.pieces}))"
+
+    def team(self) -> str:
+        """The source of what does a piece of a job, and of what threads do that come to help; none without jobs."""
+        if not self.jobs:
+            return ""
+        parts = []
+        for number, job in enumerate(self.jobs):
+            parts.append(f"    {'elif' if number else 'if'} job == {number}:")
+            parts += [f"    {line}" for line in [*self.addresses(job), *job]]
+        return _TEAM.format(parts="\n".join(parts), words=self.words())
+
+    def words(self) -> str:
+        return f"team = p_int64(table.ctypes.data + {8 * self.table_size})"
+
+    @property
+    def table_size(self) -> int:
+        """How many addresses the table holds; a team's words follow, a line of the cache after them."""
+        return len(self.table) + len(self.inputs) + 8
+
+    def addresses(self, lines: Sequence[str]) -> list[str]:
+        """Lines that read from the table the pointers that other lines use."""
+        used = {word for line in lines for word in re.findall(r"\w+", line)}
+        owners = [*self.table, *self.inputs]
+        named = [(self.names.get(id(v), ""), v, n) for n, v in enumerate(owners)]
+        return [f"    {name} = p_{v.dtype}(table[{n}])" for name, v, n in named if name in used]
+
     # -- items -----------------------------------------------------------------------------------------------------
 
     def body(self) -> None:
@@ -82,13 +147,14 @@ class Emitter:
 
     def function(self, name: str, direct: bool) -> str:
         """The source of the step: of its inputs themselves (`direct`), or with their addresses at the table's end."""
-        pointers = [f"    {self.names[id(v)]} = p_{v.dtype}(table[{n}])" for n, v in enumerate(self.table)]
-        for n, var in enumerate(self.inputs):
-            if id(var) in self.names:
-                address = f"a_{n}.ctypes.data" if direct else f"table[{len(self.table) + n}]"
-                pointers.append(f"    {self.names[id(var)]} = p_{var.dtype}({address})")
+        lines = []
+        for n in range(len(self.inputs)) if direct else ():
+            lines.append(f"    table[{len(self.table) + n}] = a_{n}.ctypes.data")
+        lines += self.addresses(self.lines)
+        if self.jobs:
+            lines.append(f"    {self.words()}")
         arguments = "".join(f", a_{n}" for n in range(len(self.inputs))) if direct else ""
-        return "\n".join([f"def {name}(table{arguments}):", *pointers, *self.lines, "    return 0", ""])
+        return "\n".join([f"def {name}(table{arguments}):", *lines, *self.lines, "    return 0", ""])
 
     def check(self, item: Check) -> None:
         var, terms, depth = item.labels, [str(item.labels.offset)], 0
@@ -126,11 +192,23 @@ class Emitter:
         alpha, beta = self.factor(item.alpha, out), self.factor(item.beta, out)
         letter = "s" if out.dtype == np.float32 else "d"
         ldc = max(sc[0] if m > 1 else n, n, 1)
-        self.write(
-            0,
-            f"{letter}gemm({ta}, {tb}, {m}, {n}, {k}, {alpha}, {self.pointer(a)}, {a.offset}, {lda}, "
-            f"{self.pointer(b)}, {b.offset}, {ldb}, {beta}, {self.pointer(c)}, {c.offset}, {ldc})",
-        )
+        with self.job(item.pieces):
+            rows, columns, down, across = m, n, "0", "0"
+            if self.pieces > 1 and m >= n:
+                rows, down = self.part_of(m)
+            elif self.pieces > 1:
+                columns, across = self.part_of(n)
+            at_a, at_b = f"{a.offset} + {down} * {sa[0]}", f"{b.offset} + {across} * {sb[1]}"
+            self.write(
+                0,
+                f"{letter}gemm({ta}, {tb}, {rows}, {columns}, {k}, {alpha}, {self.pointer(a)}, {at_a}, {lda}, "
+                f"{self.pointer(b)}, {at_b}, {ldb}, {beta}, {self.pointer(c)}, {c.offset} + {down} * {ldc} + {across}, {ldc})",
+            )
+
+    def part_of(self, count: int) -> Any:
+        """(how many, the first) of `count` things that are to be done in this piece."""
+        first, last = self.range(count).split(", ")
+        return f"{last} - {first}", first
 
     def small_product(self, left: Any, right: Any, target: Any, item: Product) -> None:
         """A product that is smaller than the call of BLAS would be."""

@@ -89,7 +89,7 @@ def _tree(plan: Any, arrays: list[Array]) -> Any:
 
 def _compile_epoch(compiled: Any, outputs: list[Var]) -> Any:
     """The step's code in a loop that gathers each batch, runs it and keeps its results."""
-    from tinygrad_scratch.capture.compile_numba import HEAD, array_type, load
+    from tinygrad_scratch.capture.compile_numba import HEAD, array_type, helped, load
 
     inputs, emitter = compiled.inputs, compiled.emitter
     batch = inputs[0].shape[0]
@@ -115,7 +115,7 @@ def _compile_epoch(compiled: Any, outputs: list[Var]) -> Any:
     kinds += [array_type(v, 1).replace(", readonly=True", "") for v in outputs]
     signature = f"types.int64(types.int64[::1], types.int64, types.int64, types.int64[::1], {', '.join(kinds)})"
     module = load(f"{HEAD}{compiled.core}\n\n@compiled({signature})\n" + "\n".join(body))
-    return module.epoch, [np.empty(int(np.prod(v.shape)), v.dtype) for v in inputs]
+    return helped(module, module.epoch, emitter), [np.empty(int(np.prod(v.shape)), v.dtype) for v in inputs]
 
 
 def _keep_result(n: int, var: Var, emitter: Any) -> list[str]:

@@ -1,6 +1,6 @@
 """Convolution and pooling in the compiled back end: which rows they are, the memory they work in, the calls that do them.
 
-A convolution takes a bias and a ReLU that follow it along, while its answer is in cache.
+A convolution takes a bias and a ReLU that follow it along, while its answer is in cache. Threads share the images of a call.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tinygrad_scratch._team import MOST
 from tinygrad_scratch._typing import Shape
 from tinygrad_scratch.capture.memory import Use
-from tinygrad_scratch.capture.simplify import Named, Unsupported, c_strides, copied, readers_of
+from tinygrad_scratch.capture.simplify import Named, Unsupported, c_strides, copied, readers_of, scratch
 from tinygrad_scratch.capture.trace import Instr, Var
 from tinygrad_scratch.ops.convolution import leading
 from tinygrad_scratch.ops.windows import Windows, pooling, windows
@@ -32,16 +33,14 @@ class Kernel:
     phase: str
     copies: list[Instr] = field(default_factory=list)  # to be made before
     scratch: list[Var] = field(default_factory=list)
+    pieces: int = 1  # that threads do it in
 
     def use(self, kept: set[int]) -> Use:
         return Use([*self.inputs, *self.scratch, self.out], [self.out.root, *self.scratch])
 
-    def room(self, *shape: int) -> Var:
+    def room(self, *shape: int) -> None:
         """More memory, in the answer's dtype."""
-        local = Var("answer", np.broadcast_to(np.zeros((), self.out.dtype), shape))
-        local.strides = c_strides(shape)
-        self.scratch.append(local)
-        return local
+        self.scratch.append(scratch(self.out.dtype, *shape))
 
     def in_order(self, n: int) -> Var:
         """Input n in C order: itself, or a copy."""
@@ -57,11 +56,24 @@ def as_kernel(instr: Instr) -> Kernel:
         raise Unsupported(f"{kernel.name} of {', '.join(str(v.dtype) for v in instr.vars)}")
     if instr.out.strides != c_strides(instr.out.shape):
         raise Unsupported(f"{kernel.name} into memory of another order")
-    KERNELS[kernel.name][0](kernel)
+    KERNELS[kernel.name](kernel)
     return kernel
 
 
-# -- memory ------------------------------------------------------------------------------------------------------------
+# -- pieces and memory -------------------------------------------------------------------------------------------------
+
+_PIECES = 16  # enough that a thread that comes late, or whose core is slow for a while, does fewer
+_SUMS = 4  # of a sum over images: each piece has memory of its own
+LEAST = {"elements": 1 << 16, "multiply-adds": 1 << 21}
+"""Work that is shared, of passes over memory and of products: from some 20 us on, for sharing costs one or two."""
+
+
+def pieces_of(count: int, work: int, unit: str = "elements") -> int:
+    """In how many pieces threads share `count` equal parts of some work; 1 if it is too little.
+
+    It depends on shapes alone, never on the number of threads, so that bits do not.
+    """
+    return max(1, min(count, _PIECES)) if work >= LEAST[unit] else 1
 
 
 def _steps(kernel: Kernel) -> list[Any]:
@@ -69,40 +81,66 @@ def _steps(kernel: Kernel) -> list[Any]:
     return [options.get("stride", 1), options.get("padding", 0), options.get("dilation", 1)]
 
 
-def _convolution(kernel: Kernel, x: Shape, weight: Shape) -> None:
-    """Plan the memory for one image of shape `x` (C, H, W)."""
-    at = windows(x[1:], weight[2:], *_steps(kernel))
-    kernel.options["at"], kernel.options["channels"] = at, x[0]
+def _convolution(kernel: Kernel, x: Shape, weight: Shape, at: Windows) -> None:
+    """Plan the memory for one image of shape `x` (N, C, H, W) for each thread."""
+    kernel.pieces = pieces_of(x[0], x[0] * prod(weight) * prod(at.out), "multiply-adds")
+    kernel.options["at"], kernel.options["channels"] = at, x[1]
     kernel.options["direct"] = at.kernel == at.stride == (1, 1) and not at.padded
     if not kernel.options["direct"]:
-        kernel.room(x[0], *_whole(at))
-        kernel.room(x[0] * prod(at.kernel), leading(prod(at.out), kernel.out.dtype.itemsize))
+        kernel.room(MOST, x[1], *_whole(at))
+        kernel.room(MOST, x[1] * prod(at.kernel), leading(prod(at.out), kernel.out.dtype.itemsize))
+
+
+def _at(kernel: Kernel, x: Shape, weight: Shape) -> Windows:
+    return windows(x[2:], weight[2:], *_steps(kernel))
 
 
 def _conv2d(kernel: Kernel) -> None:
-    kernel.in_order(1)
-    _convolution(kernel, kernel.inputs[0].shape[1:], kernel.inputs[1].shape)
+    x, w = kernel.inputs[0].shape, kernel.in_order(1).shape
+    _convolution(kernel, x, w, _at(kernel, x, w))
     if kernel.options["direct"]:
         kernel.in_order(0)
 
 
 def _conv2d_input(kernel: Kernel) -> None:
-    kernel.in_order(0)
-    kernel.in_order(1)
-    _convolution(kernel, kernel.out.shape[1:], kernel.inputs[1].shape)
+    """With steps of 1, and kernels of more than a pixel, as a convolution with the weight turned: it copies where the transpose
+    of one adds."""
+    g, w, x = kernel.in_order(0), kernel.in_order(1), kernel.out.shape
+    at = _at(kernel, x, w.shape)
+    full = _turned(at)
+    more = w.shape[0] // kernel.options.get("groups", 1) > w.shape[1]  # channels to copy than to add
+    if full is None or more:
+        _convolution(kernel, x, w.shape, at)
+    else:
+        kernel.name = "conv2d_turned"
+        _convolution(kernel, g.shape, w.shape, full)
+        kernel.room(*w.shape)
+
+
+def _turned(at: Windows) -> Windows | None:
+    """The windows over the answer that each pixel of an image is part of; None where they are none, or no more than it."""
+    reach = [d * (k - 1) for d, k in zip(at.dilation, at.kernel, strict=True)]
+    before = [r - n for r, n in zip(reach, at.before, strict=True)]
+    after = [r - n for r, n in zip(reach, at.after, strict=True)]
+    if at.stride != (1, 1) or at.kernel == (1, 1) or min(*before, *after) < 0:
+        return None
+    return Windows(at.out, at.kernel, at.stride, at.dilation, tuple(before), tuple(after), at.size)  # type: ignore[arg-type]
 
 
 def _conv2d_weight(kernel: Kernel) -> None:
     kernel.in_order(0)
-    _convolution(kernel, kernel.inputs[1].shape[1:], kernel.out.shape)
+    x, w = kernel.inputs[1].shape, kernel.out.shape
+    _convolution(kernel, x, w, _at(kernel, x, w))
     if kernel.options["direct"]:
         kernel.in_order(1)
-    kernel.room(kernel.out.array.size)
+    kernel.pieces = min(kernel.pieces, _SUMS)
+    kernel.room(kernel.pieces, kernel.out.array.size)
 
 
 def _pool(kernel: Kernel) -> None:
     for n in range(len(kernel.inputs)):
         kernel.in_order(n)
+    kernel.pieces = pieces_of(prod(kernel.out.shape[:-2]), kernel.inputs[-1].array.size)
     kernel.options["at"] = pooling(
         kernel.inputs[-1].shape,
         *(kernel.options.get(k, v) for k, v in (("kernel_size", 1), ("stride", None), ("padding", 0), ("dilation", 1))),
@@ -111,6 +149,7 @@ def _pool(kernel: Kernel) -> None:
 
 def _fold2d(kernel: Kernel) -> None:
     g = kernel.in_order(0)
+    kernel.pieces = pieces_of(prod(kernel.out.shape[:-2]), g.array.size)
     kernel.options["at"] = windows(kernel.out.shape[-2:], g.shape[-4:-2], *_steps(kernel))
 
 
@@ -123,7 +162,12 @@ def _whole(at: Windows) -> tuple[int, int]:
 
 def write(kernel: Kernel, emitter: "Emitter") -> None:
     """Write the call of a kernel."""
-    KERNELS[kernel.name][1](kernel, emitter)
+    if kernel.name == "conv2d_turned":
+        _write_turning(kernel, emitter)
+    with emitter.job(kernel.pieces):
+        WRITERS[kernel.name](kernel, emitter)
+    if kernel.name == "conv2d_weight":
+        _write_sums(kernel, emitter)
 
 
 def _numbers(kernel: Kernel) -> str:
@@ -155,8 +199,9 @@ def _images(kernel: Kernel, emitter: "Emitter", weight: Shape) -> tuple[str, str
     """(scratch memory, the sizes) that all convolutions are called with."""
     groups = kernel.options.get("groups", 1)
     sizes = f"{_plain(groups, weight[0] // groups)}, {_numbers(kernel)}, {_plain(kernel.options['direct'])}"
-    rooms = kernel.scratch[:2] if not kernel.options["direct"] else [kernel.out, kernel.out]
-    return ", ".join(_where(emitter, v) for v in rooms), sizes
+    if kernel.options["direct"]:  # then there is none, and any pointer will do
+        return f"{_where(emitter, kernel.inputs[0])}, {_where(emitter, kernel.inputs[0])}", sizes
+    return ", ".join(emitter.own(v, "place") for v in kernel.scratch[:2]), sizes
 
 
 def _strides(var: Var) -> str:
@@ -169,45 +214,72 @@ def _write_conv2d(kernel: Kernel, e: "Emitter") -> None:
     bias = kernel.inputs[2] if len(kernel.inputs) > 2 else w
     arrays = f"{_where(e, x)}, {_strides(x)}, {_where(e, w)}, {_where(e, bias)}, {_where(e, kernel.out)}, {rooms}"
     along = _plain(bias is not w, kernel.options.get("relu", False))
-    e.write(0, f"conv2d({arrays}, {_plain(0, x.shape[0])}, {sizes}, {along}, {_one(kernel)})")
+    e.write(0, f"conv2d({arrays}, {e.range(x.shape[0])}, {sizes}, {along}, {_one(kernel)})")
 
 
 def _write_conv2d_input(kernel: Kernel, e: "Emitter") -> None:
     g, w = kernel.inputs
     rooms, sizes = _images(kernel, e, w.shape)
     arrays = f"{_where(e, g)}, {_where(e, w)}, {_where(e, kernel.out)}, {rooms}"
-    e.write(0, f"conv2d_input({arrays}, {_plain(0, g.shape[0])}, {sizes}, {_one(kernel)})")
+    e.write(0, f"conv2d_input({arrays}, {e.range(g.shape[0])}, {sizes}, {_one(kernel)})")
+
+
+def _write_turning(kernel: Kernel, e: "Emitter") -> None:
+    w, groups = kernel.inputs[1], kernel.options.get("groups", 1)
+    shape = _plain(groups, w.shape[0] // groups, w.shape[1], prod(w.shape[2:]))
+    e.write(0, f"turn_weight({_where(e, w)}, {_where(e, kernel.scratch[-1])}, {shape})")
+
+
+def _write_conv2d_turned(kernel: Kernel, e: "Emitter") -> None:
+    g, w = kernel.inputs[0], kernel.scratch[-1]
+    groups = kernel.options.get("groups", 1)
+    rooms, sizes = _images(kernel, e, (w.shape[1] * groups,))
+    arrays = f"{_where(e, g)}, {_strides(g)}, {_where(e, w)}, {_where(e, w)}, {_where(e, kernel.out)}, {rooms}"
+    e.write(0, f"conv2d({arrays}, {e.range(g.shape[0])}, {sizes}, {_plain(0, 0)}, {_one(kernel)})")
 
 
 def _write_conv2d_weight(kernel: Kernel, e: "Emitter") -> None:
     g, x = kernel.inputs
     rooms, sizes = _images(kernel, e, kernel.out.shape)
-    sums, groups = _where(e, kernel.scratch[-1]), kernel.options.get("groups", 1)
-    arrays = f"{_where(e, g)}, {_where(e, x)}, {_strides(x)}, {sums}, {rooms}"
-    e.write(0, f"conv2d_weight({arrays}, {_plain(0, g.shape[0])}, {sizes}, {_one(kernel)})")
-    shape = _plain(groups, prod(kernel.out.shape[1:]), kernel.out.shape[0] // groups)
-    e.write(0, f"turn_sums({sums}, {_where(e, kernel.out)}, {shape})")
+    arrays = f"{_where(e, g)}, {_where(e, x)}, {_strides(x)}, {e.own(kernel.scratch[-1], 'piece')}, {rooms}"
+    e.write(0, f"conv2d_weight({arrays}, {e.range(g.shape[0])}, {sizes}, {_one(kernel)})")
+
+
+def _write_sums(kernel: Kernel, e: "Emitter") -> None:
+    groups = kernel.options.get("groups", 1)
+    shape = _plain(kernel.pieces, groups, prod(kernel.out.shape[1:]), kernel.out.shape[0] // groups)
+    e.write(0, f"turn_sums({_where(e, kernel.scratch[-1])}, {_where(e, kernel.out)}, {shape})")
 
 
 def _write_pool(kernel: Kernel, e: "Emitter") -> None:
     arrays = ", ".join(_where(e, v) for v in [*kernel.inputs, kernel.out])
     ones = f", {_one(kernel)}" if len(kernel.inputs) > 1 else ""
     lowest = _one(kernel).replace("1.0", "-math.inf")
-    e.write(0, f"{kernel.name}({arrays}, {_plain(0, prod(kernel.out.shape[:-2]))}, {_numbers(kernel)}, {lowest}{ones})")
+    e.write(0, f"{kernel.name}({arrays}, {e.range(prod(kernel.out.shape[:-2]))}, {_numbers(kernel)}, {lowest}{ones})")
 
 
 def _write_fold2d(kernel: Kernel, e: "Emitter") -> None:
     arrays = f"{_where(e, kernel.inputs[0])}, {_where(e, kernel.out)}"
-    e.write(0, f"fold2d({arrays}, {_plain(0, prod(kernel.out.shape[:-2]))}, {_numbers(kernel)}, {_one(kernel)})")
+    e.write(0, f"fold2d({arrays}, {e.range(prod(kernel.out.shape[:-2]))}, {_numbers(kernel)}, {_one(kernel)})")
 
 
-KERNELS: dict[str, tuple[Callable[[Kernel], None], Callable[[Kernel, "Emitter"], None]]] = {
-    "conv2d": (_conv2d, _write_conv2d),
-    "conv2d_input": (_conv2d_input, _write_conv2d_input),
-    "conv2d_weight": (_conv2d_weight, _write_conv2d_weight),
-    "max_pool2d": (_pool, _write_pool),
-    "max_pool2d_input": (_pool, _write_pool),
-    "fold2d": (_fold2d, _write_fold2d),
+KERNELS: dict[str, Callable[[Kernel], None]] = {
+    "conv2d": _conv2d,
+    "conv2d_input": _conv2d_input,
+    "conv2d_weight": _conv2d_weight,
+    "max_pool2d": _pool,
+    "max_pool2d_input": _pool,
+    "fold2d": _fold2d,
+}
+"""What plans the memory of a row."""
+WRITERS: dict[str, Callable[[Kernel, "Emitter"], None]] = {
+    "conv2d": _write_conv2d,
+    "conv2d_input": _write_conv2d_input,
+    "conv2d_turned": _write_conv2d_turned,
+    "conv2d_weight": _write_conv2d_weight,
+    "max_pool2d": _write_pool,
+    "max_pool2d_input": _write_pool,
+    "fold2d": _write_fold2d,
 }
 
 

@@ -7,15 +7,16 @@ Unsupported, and the plan runs on the NumPy back end instead.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from tinygrad_scratch._typing import Shape
-from tinygrad_scratch.capture.kernels import KERNELS, Kernel, as_kernel, fuse
+from tinygrad_scratch.capture.kernels import KERNELS, Kernel, as_kernel, fuse, pieces_of
 from tinygrad_scratch.capture.memory import Use
 from tinygrad_scratch.capture.rewrite import is_number, uses
-from tinygrad_scratch.capture.simplify import Unsupported, as_matrices, readers_of, simple_rows
+from tinygrad_scratch.capture.simplify import Unsupported, as_matrices, c_strides, readers_of, scratch, simple_rows
 from tinygrad_scratch.capture.trace import Instr, Var
 
 SCALAR = frozenset(
@@ -26,6 +27,7 @@ SCALAR = frozenset(
     "bitwise_xor invert erf".split()
 )
 REDUCTIONS = frozenset({"sum", "max", "min", "prod", "any", "all"})
+_PARTIAL = 4096  # numbers that a reduction may have, for its memory to be had several times
 
 
 @dataclass(eq=False)
@@ -37,13 +39,29 @@ class Loop:
     rows: list[Instr] = field(default_factory=list)
     reductions: list[Instr] = field(default_factory=list)
     values: dict[int, Var] = field(default_factory=dict)  # computed here, element by element
+    pieces: int = 1  # that threads may do it in
+    partial: dict[int, Var] = field(default_factory=dict)  # of a reduction's answer: memory for that of each piece
 
     def use(self, kept: set[int]) -> Use:
         """What it reads from memory and writes to it; `kept` are the ids of answers that somebody else reads."""
         inner = {id(r.out) for r in self.rows}
         reads = [v for r in [*self.rows, *self.reductions] for v in r.vars if id(v) not in inner or id(v) in kept]
         stored = [r.out for r in self.rows if r.in_place or id(r.out) in kept] + [r.out for r in self.reductions]
-        return Use([*reads, *stored], _owners(stored))
+        partial = list(self.partial.values())
+        return Use([*reads, *stored, *partial], [*_owners(stored), *partial])
+
+    def share(self) -> None:
+        """Make room for what each piece adds up, if there is enough work for several threads."""
+        pieces = pieces_of(max(self.shape, default=1), prod(self.shape))
+        if pieces > 1 and all(_can_be_joined(r.out) for r in self.reductions):
+            self.pieces = pieces
+            self.partial = {id(r.out): scratch(r.out.dtype, pieces, r.out.array.size) for r in self.reductions}
+
+
+def _can_be_joined(answer: Var) -> bool:
+    """Whether a reduction may be done in pieces: of floats, so few that its memory may be had several times."""
+    whole = answer.base is None and answer.strides == c_strides(answer.shape)
+    return whole and answer.dtype.kind == "f" and answer.array.size <= _PARTIAL
 
 
 @dataclass(eq=False)
@@ -58,6 +76,12 @@ class Product:
     flip: bool = False  # `into` holds the transpose of a @ b
     alpha: Any = 1.0
     beta: Any = 0.0
+    pieces: int = 1  # that threads do it in
+
+    def share(self) -> None:
+        """Have several threads do it, if it is large."""
+        (m, k), n = self.a.shape, self.b.shape[1]
+        self.pieces = pieces_of(max(m, n), m * n * k, "multiply-adds")
 
     def use(self, kept: set[int]) -> Use:
         extra = [x for x in (self.alpha, self.beta) if isinstance(x, Var)]
@@ -108,7 +132,16 @@ def lower(instrs: Sequence[Instr], outputs: list[Var]) -> list[Item]:
             for copy in copies:
                 schedule.place(copy)
             schedule.append(product)
+    if any(isinstance(item, Kernel) for item in items):
+        share(items)
     return items
+
+
+def share(items: Sequence[Item]) -> None:
+    """Have threads share large loops and products too: in a step with convolutions, BLAS does not wake its own threads."""
+    for item in items:
+        if isinstance(item, (Loop, Product)):
+            item.share()
 
 
 def _nothing_to_do(instr: Instr) -> bool:

@@ -221,12 +221,26 @@ def conv2d_weight(g: Any, g0: Any, x: Any, x0: Any, strides: Any, sums: Any, s0:
 
 
 @kernel
-def turn_sums(sums: Any, s0: Any, w: Any, w0: Any, groups: Any, inner: Any, out: Any) -> Any:
-    """w (groups, out, inner) = sums (groups, inner, out), turned."""
+def turn_sums(sums: Any, s0: Any, w: Any, w0: Any, pieces: Any, groups: Any, inner: Any, out: Any) -> Any:
+    """w (groups, out, inner) = sums (pieces, groups, inner, out), added up and turned."""
+    size = groups * inner * out
+    for piece in range(1, pieces):
+        add_row(sums, s0, sums, s0 + piece * size, size)
     for g in range(groups):
         for o in range(out):
             for k in range(inner):
                 put(w, w0 + (g * out + o) * inner + k, get(sums, s0 + (g * inner + k) * out + o, 0), 0)
+
+
+@kernel
+def turn_weight(w: Any, w0: Any, turned: Any, t0: Any, groups: Any, out: Any, inner: Any, size: Any) -> Any:
+    """turned (groups, inner, out, size) = w (groups, out, inner, size), the pixels in the other order."""
+    for g in range(groups):
+        for c in range(inner):
+            for o in range(out):
+                to, start = t0 + ((g * inner + c) * out + o) * size, w0 + ((g * out + o) * inner + c) * size
+                for k in range(size):
+                    put(turned, to + k, get(w, start + size - 1 - k, 0), 0)
 
 
 # -- pooling -----------------------------------------------------------------------------------------------------------

@@ -27,6 +27,13 @@ def row(name: str, inputs: list[Any], out: Var, like: Instr) -> Instr:
     return Instr(Named(name), inputs, {}, out, like.phase)  # type: ignore[arg-type]
 
 
+def scratch(dtype: Any, *shape: int) -> Var:
+    """An answer of no row: memory to work in."""
+    local = Var("answer", np.broadcast_to(np.zeros((), dtype), shape))
+    local.strides = c_strides(shape)
+    return local
+
+
 def readers_of(rows: Sequence[Instr]) -> dict[int, list[Instr]]:
     """The rows that read an owner of memory, by its id."""
     readers: dict[int, list[Instr]] = {}

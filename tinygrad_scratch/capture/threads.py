@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from tinygrad_scratch._blas import numpy_blas
-from tinygrad_scratch._team import size
+from tinygrad_scratch._team import cores, products
 
 
 class Threads:
@@ -27,7 +27,7 @@ class Threads:
             raise ValueError(f"threads is {wanted!r}: it must be None (as NumPy is set), 'auto' or a number from 1")
         library = numpy_blas()
         self.set: Any = library.set_threads if library else None
-        self.most = size()
+        self.most = min(products() or 1, cores())
         self.auto = wanted == "auto" and self.most > 1 and self.set is not None
         self.fixed = None if wanted in (None, "auto") or self.set is None else int(wanted)
         self.now, self.next_look, self.trial = 1, 0.0, 0
