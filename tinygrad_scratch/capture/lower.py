@@ -132,13 +132,15 @@ def lower(instrs: Sequence[Instr], outputs: list[Var]) -> list[Item]:
             for copy in copies:
                 schedule.place(copy)
             schedule.append(product)
-    if any(isinstance(item, Kernel) for item in items):
+    kinds = {type(item) for item in items}
+    if Kernel in kinds or Product not in kinds:
         share(items)
     return items
 
 
 def share(items: Sequence[Item]) -> None:
-    """Have threads share large loops and products too: in a step with convolutions, BLAS does not wake its own threads."""
+    """Have threads share large loops and products too: beside convolutions, and where there are no products, whose own threads
+    would look for more of them on the same cores for a while."""
     for item in items:
         if isinstance(item, (Loop, Product)):
             item.share()
