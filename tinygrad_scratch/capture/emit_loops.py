@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tinygrad_scratch._typing import Shape
 from tinygrad_scratch.capture.lower import Loop
 from tinygrad_scratch.capture.rewrite import uniform
 from tinygrad_scratch.capture.simplify import Unsupported
@@ -49,6 +50,27 @@ def literal(x: Any, dtype: np.dtype[Any]) -> str:
     return f"i64({int(x)})"
 
 
+def strides_along(var: Var, shape: Shape) -> list[int]:
+    """Strides along the axes of a shape: 0 where the Var is broadcast."""
+    lead = len(shape) - len(var.shape)
+    if lead < 0:
+        raise Unsupported("an operand with more axes than the answer")
+    own: Any = var.strides
+    return [0] * lead + [
+        0 if n == 1 != shape[lead + k] else s for k, (n, s) in enumerate(zip(var.shape, own, strict=True))
+    ]
+
+
+def in_bounds(where: str, index: str, n: int) -> list[str]:
+    """`where` is an index into n elements, from the end if negative; the step ends if there is no such element."""
+    return [
+        f"{where} = i64({index})",
+        f"{where} = {where} + {n} if {where} < 0 else {where}",
+        f"if not 0 <= {where} < {n}:",
+        "    return -1",
+    ]
+
+
 class LoopWriter:
     """One Loop as nested loops over memory in the order in which it lies."""
 
@@ -77,15 +99,8 @@ class LoopWriter:
         return sorted(natural, key=lambda k: (-strides[k] if shape[k] > 1 else -(10**18), k))
 
     def _strides(self, var: Var) -> list[int]:
-        """Strides along the loop's axes: 0 where the Var is broadcast."""
-        lead = len(self.loop.shape) - len(var.shape)
-        if lead < 0:
-            raise Unsupported("an operand with more axes than the answer")
-        own: Any = var.strides
-        return [0] * lead + [
-            0 if n == 1 and self.loop.shape[lead + k] != 1 else s
-            for k, (n, s) in enumerate(zip(var.shape, own, strict=True))
-        ]
+        """Strides along the loop's axes."""
+        return strides_along(var, self.loop.shape)
 
     def _flat(self) -> bool:
         """Whether one loop over all elements will do: every array lies alike, or is one number."""
@@ -188,15 +203,18 @@ class LoopWriter:
         depth = max((n + 1 for n, k in enumerate(self.axes) if strides[k] and self.loop.shape[k] > 1), default=0)
         return " + ".join([*terms, *([str(var.offset)] if var.offset or not terms else [])]), depth
 
+    def _depth(self, var: Var) -> int:
+        """The depth from which an element's value is known."""
+        changing = id(var) in self.inner or any(r.in_place and r.out.root is var.root for r in self.loop.rows)
+        return len(self.axes) if changing else self._place(var)[1]
+
     def _load(self, var: Var) -> str:
         if id(var) in self.value:
             return self.value[id(var)]
         constant = uniform(var)
         if constant is not None:
             return literal(constant, var.dtype)
-        place, depth = self._place(var)
-        if any(r.in_place and r.out.root is var.root for r in self.loop.rows):
-            depth = len(self.axes)
+        place, depth = self._place(var)[0], self._depth(var)
         name = self.e.fresh()
         read = self.e.get(var, place)
         self.at[depth].append(f"{name} = {read} != 0" if var.dtype.kind == "b" else f"{name} = {read}")
@@ -265,16 +283,16 @@ class LoopWriter:
 
     def _gather(self, row: Instr) -> str:
         source, *indices = row.inputs
+        before, moved = row.options["before"], len(row.out.shape) - len(source.shape)
         terms = [str(source.offset)]
-        for index, stride, n in zip(indices, source.strides, source.shape, strict=True):
-            name = self._load(index)
-            where = self.e.fresh()
-            deepest = self.at[len(self.axes)]
-            deepest.append(f"{where} = i64({name})")
-            deepest.append(f"{where} = {where} + {n} if {where} < 0 else {where}")
-            deepest.append(f"if not 0 <= {where} < {n}:")
-            deepest.append("    return -1")
-            terms.append(f"{where} * {stride}")
+        for k, (stride, n) in enumerate(zip(source.strides, source.shape, strict=True)):
+            if before <= k < before + len(indices):
+                index, where = indices[k - before], self.e.fresh()
+                name = self._load(index)  # which is read where it is known: once, not for each element of a row
+                self.at[self._depth(index)].extend(in_bounds(where, name, n))
+                terms.append(f"{where} * {stride}")
+            else:
+                terms.append(f"i{k if k < before else k + moved} * {stride}")
         return self.e.get(source, " + ".join(terms))
 
     def _reduce(self, row: Instr) -> None:

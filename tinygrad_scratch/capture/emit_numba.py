@@ -9,10 +9,10 @@ import numpy as np
 
 from tinygrad_scratch._typing import Shape
 from tinygrad_scratch.capture import kernels
-from tinygrad_scratch.capture.emit_loops import LoopWriter, literal
+from tinygrad_scratch.capture.emit_loops import LoopWriter, in_bounds, literal, strides_along
 from tinygrad_scratch.capture.kernels import Kernel
 from tinygrad_scratch.capture.lower import Check, Item, Product
-from tinygrad_scratch.capture.simplify import Unsupported
+from tinygrad_scratch.capture.simplify import Scatter, Unsupported
 from tinygrad_scratch.capture.trace import Var
 
 _SMALL_PRODUCT = 1024  # multiply-adds: below, plain loops are done before a call has begun
@@ -138,6 +138,8 @@ class Emitter:
                 self.write(0, f"# {phase}")
             if isinstance(item, Check):
                 self.check(item)
+            elif isinstance(item, Scatter):
+                self.scatter(item)
             elif isinstance(item, Product):
                 self.product(item)
             elif isinstance(item, Kernel):
@@ -165,6 +167,23 @@ class Emitter:
             depth += 1
         self.write(depth, f"if not 0 <= {self.get(var, ' + '.join(terms))} < {item.classes}:")
         self.write(depth + 1, f"return {item.classes}")
+
+    def scatter(self, item: Scatter) -> None:
+        """Sums in the order of the values, which is that of ``np.add.at``."""
+        values, out, shape = item.values, item.out, item.values.shape
+        names, found = [self.fresh("k") for _ in shape], [self.fresh() for _ in item.indices]
+        last = item.before + len(item.indices)
+        known = len(shape) - (len(out.shape) - last)  # the depth from which the indices are
+        for depth in range(len(shape) + 1):
+            if depth == known:
+                for index, where, n in zip(item.indices, found, out.shape[item.before :], strict=False):
+                    for line in in_bounds(where, self.get(index, _place(index, names, shape)), n):
+                        self.write(depth, line)
+            if depth < len(shape):
+                self.write(depth, f"for {names[depth]} in range({shape[depth]}):")
+        place = _place(out, [*names[: item.before], *found, *names[known:]], out.shape)
+        value = self.get(values, _place(values, names, shape))
+        self.write(len(shape), self.put(out, place, f"{self.get(out, place)} + {value}"))
 
     def product(self, item: Product) -> None:
         """A product of matrices (or a stack of them), by BLAS, row-major."""
@@ -235,6 +254,12 @@ class Emitter:
         if isinstance(x, Var):
             return self.get(x, str(x.offset))
         return literal(x, like.dtype)
+
+
+def _place(var: Var, names: list[str], shape: Shape) -> str:
+    """Where the element of a Var lies that loops of these names over `shape` are at."""
+    terms = [f"{name} * {stride}" for name, stride in zip(names, strides_along(var, shape), strict=True) if stride]
+    return " + ".join([*terms, str(var.offset)])
 
 
 def _matrix(var: Var) -> tuple[Var, int, int, Shape]:

@@ -16,7 +16,15 @@ from tinygrad_scratch._typing import Shape
 from tinygrad_scratch.capture.kernels import KERNELS, Kernel, as_kernel, fuse, pieces_of
 from tinygrad_scratch.capture.memory import Use
 from tinygrad_scratch.capture.rewrite import is_number, uses
-from tinygrad_scratch.capture.simplify import Unsupported, as_matrices, c_strides, readers_of, scratch, simple_rows
+from tinygrad_scratch.capture.simplify import (
+    Scatter,
+    Unsupported,
+    as_matrices,
+    c_strides,
+    readers_of,
+    scratch,
+    simple_rows,
+)
 from tinygrad_scratch.capture.trace import Instr, Var
 
 SCALAR = frozenset(
@@ -101,7 +109,7 @@ class Check:
         return Use([self.labels], ())
 
 
-Item = Loop | Product | Check | Kernel
+Item = Loop | Product | Check | Scatter | Kernel
 
 
 def _owners(variables: Sequence[Var]) -> list[Var]:
@@ -289,6 +297,10 @@ class _Schedule:
         name = instr.op.__name__
         if name == "check_labels":
             self.append(Check(instr.vars[0], instr.options["classes"], instr.phase))
+            return
+        if name == "scatter_add":
+            values, *indices = instr.vars
+            self.append(Scatter(values, indices, instr.out, instr.options["before"], instr.phase))
             return
         if name in KERNELS:
             kernel = as_kernel(instr)

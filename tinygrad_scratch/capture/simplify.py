@@ -1,12 +1,13 @@
 """Rows that move elements, said with copies: what the compiled back end has no loop of its own for, as rows that it has."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tinygrad_scratch._typing import Shape
+from tinygrad_scratch.capture.memory import Use
 from tinygrad_scratch.capture.trace import Instr, Var
 from tinygrad_scratch.ops.indexing import ARRAY
 
@@ -16,15 +17,30 @@ class Unsupported(Exception):  # noqa: N818  (a signal to take the NumPy back en
 
 
 class Named:
-    """Stands for a row: ``gather`` (indexing by arrays), ``spread`` (a copy that broadcasts), ``copy`` (a reshape that copies)."""
+    """Stands for a row: ``gather`` (indexing by arrays), ``scatter_add`` (its transpose), ``spread`` (a copy that broadcasts),
+    ``copy`` (a reshape that copies)."""
 
     def __init__(self, name: str):
         self.__name__, self.fn, self.rules = name, None, ()
 
 
-def row(name: str, inputs: list[Any], out: Var, like: Instr) -> Instr:
+@dataclass(eq=False)
+class Scatter:
+    """out += values where `indices` say, in the values' order; `before` axes come before those that they index."""
+
+    values: Var
+    indices: list[Var]
+    out: Var
+    before: int
+    phase: str
+
+    def use(self, kept: set[int]) -> Use:
+        return Use([self.values, *self.indices, self.out], [self.out.root])
+
+
+def row(name: str, inputs: list[Any], out: Var, like: Instr, **options: Any) -> Instr:
     """A row of that name, at the place of `like`."""
-    return Instr(Named(name), inputs, {}, out, like.phase)  # type: ignore[arg-type]
+    return Instr(Named(name), inputs, options, out, like.phase)  # type: ignore[arg-type]
 
 
 def scratch(dtype: Any, *shape: int) -> Var:
@@ -51,14 +67,17 @@ def simple_rows(instr: Instr) -> list[Instr]:
     if name == "getitem" and ARRAY not in index:  # one element, which NumPy copies
         return [row("spread", [part(instr.vars[0], index)], instr.out, instr)]
     if name == "getitem":
-        return [row("gather", _gathered(instr), instr.out, instr)]
+        source, indices, before = _indexed(instr, instr.vars[0])
+        return [row("gather", [source, *indices], instr.out, instr, before=before)]
     if name == "reshape":  # over the input's shape: the answer is written in C order
         source = instr.vars[0]
         return [row("copy", [source], view(instr.out, source.shape, c_strides(source.shape)), instr)]
     if name == "broadcast_to":
         return [row("spread", [instr.vars[0]], instr.out, instr)]
-    if name in ("scatter", "replace") and ARRAY in index:
-        raise Unsupported(f"{name} by arrays of indices")
+    if name == "replace" and ARRAY in index:
+        raise Unsupported("replace by arrays of indices")
+    if name == "scatter" and ARRAY in index:
+        return _scattered(instr)
     if name == "scatter":
         return [_zeros(instr), row("spread", [instr.inputs[0]], part(instr.out, index), instr)]
     if name == "replace":
@@ -85,12 +104,35 @@ def _apart(instr: Instr) -> list[Instr]:
     return [*copies, instr]
 
 
-def _gathered(instr: Instr) -> list[Any]:
-    if any(i is not ARRAY for i in instr.options["index"]) or len(instr.inputs) != len(instr.vars[0].shape) + 1:
-        raise Unsupported("indexing by arrays together with slices")
-    if any(v.dtype.kind == "b" for v in instr.vars[1:]):
+def _indexed(instr: Instr, x: Var) -> tuple[Var, list[Var], int]:
+    """(what slices leave of `x`, the arrays of indices, how many axes come before those that they index).
+
+    The indices' axes stand in the answer where the indexed ones stood in x; each has axes of length 1 for those that follow.
+    """
+    index, arrays = instr.options["index"], instr.inputs[1:]
+    if any(v.dtype.kind == "b" for v in arrays):
         raise Unsupported("indexing by a mask")
-    return instr.inputs
+    first = index.index(ARRAY)
+    others = [*index[:first], *index[first + len(arrays) :]]
+    if ARRAY in others or any(isinstance(i, int) for i in others):  # NumPy puts the indices' axes in front
+        raise Unsupported("indexing by arrays, and by slices or numbers between them")
+    own = len(x.shape) - len(arrays) - sum(isinstance(i, slice) for i in others)  # axes of x that are not named
+    before = sum(own if i is Ellipsis else 1 for i in index[:first])
+    if others:
+        x = part(x, tuple(slice(None) if i is ARRAY else i for i in index))
+    after = len(x.shape) - before - len(arrays)
+    ones, gaps = (1,) * after, (0,) * after
+    return x, [view(v, (*v.shape, *ones), (*v.strides, *gaps)) if after else v for v in arrays], before
+
+
+def _scattered(instr: Instr) -> list[Instr]:
+    target, indices, before = _indexed(instr, instr.out)
+    values, after = instr.inputs[0], len(target.shape) - before - len(indices)
+    taken = np.broadcast_shapes(*(v.shape for v in instr.inputs[1:]))
+    whole = (*target.shape[:before], *taken, *target.shape[len(target.shape) - after :])
+    if not isinstance(values, Var) or values.shape != whole or values.dtype.kind != "f":
+        raise Unsupported("scatter of what is broadcast, or of integers")
+    return [_zeros(instr), row("scatter_add", [values, *indices], target, instr, before=before)]
 
 
 def _zeros(instr: Instr) -> Instr:
