@@ -17,7 +17,7 @@ def compile_plan(plan: Any) -> Callable[..., Any]:
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     namespace: dict[str, Any] = {
         "state": {v.name: v.array for v in plan.state},
-        "memory": plan.memory.allocate(),
+        "memory": plan.source_memory.allocate(),
         **writer.objects,
     }
     exec(compile(source, filename, "exec"), namespace)

@@ -1,6 +1,5 @@
 """The NumPy back end: a plan written as straight-line, readable NumPy, one line a row, every answer into its own buffer."""
 
-import inspect
 import re
 from typing import Any
 
@@ -200,11 +199,6 @@ class Writer:
         way = f", optimize={instr.options['optimize']!r}" if instr.options.get("optimize") else ""
         return [f"{self.use('einsum')}({instr.options['subscripts']!r}, {', '.join(args)}, out={out}{way})"]
 
-    def _erf(self, instr: Instr, out: str, args: list[str]) -> list[str]:
-        self.helpers.add("erf")
-        HELPERS["erf"] = re.sub(r": Any\b| -> Any\b", "", inspect.getsource(instr.op.fn))
-        return [f"{out}[...] = _erf({args[0]})"]
-
     def _zeros_like(self, instr: Instr, out: str, args: list[str]) -> list[str]:
         return [f"{out}[...] = 0"]
 
@@ -284,11 +278,11 @@ def _head(plan: Any, writer: Writer) -> list[str]:
     lines += ["", "# read, and where the step changes it updated, by every call"]
     for var in plan.state:
         lines.append(f"{var.name} = state[{var.name!r}]  # {var.dtype} {var.shape}")
-    lines += ["", f"# memory: {plan.memory.bytes:,} bytes for {plan.memory.asked:,} bytes of answers"]
+    lines += ["", f"# memory: {plan.source_memory.bytes:,} bytes for {plan.source_memory.asked:,} bytes of answers"]
     for instr in plan.instrs:
         var = instr.out
-        if id(var) in plan.memory.place:
-            slab = plan.memory.place[id(var)]
+        if id(var) in plan.source_memory.place:
+            slab = plan.source_memory.place[id(var)]
             count = int(np.prod(var.shape)) * var.dtype.itemsize
             lines.append(f"{var.name} = memory[{slab}][:{count}].view({str(var.dtype)!r}){_shaped(var)}")
     return [*lines, "", "# the same memory seen otherwise"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_scratch.capture.carry import carried
 from tinygrad_scratch.capture.emit_numpy import write
 from tinygrad_scratch.errors import CaptureError
 
@@ -19,18 +20,21 @@ memory = [np.empty(size, np.uint8) for size in {sizes}]
 
 
 def export(plan: Any, path: Path) -> Path:
-    """Write `path` and, beside it, its state as .npz. CaptureError for a row whose function is not NumPy's."""
+    """Write `path` and, beside it, its state as .npz. CaptureError for a row that needs more than NumPy and source."""
     source, writer = write(plan)
-    strangers = [name for name, value in writer.objects.items() if not isinstance(value, np.random.Generator)]
-    if strangers:
-        raise CaptureError(
-            f"cannot export {', '.join(strangers)}: a row of your own is no NumPy function; write it with NumPy's"
-        )
-    streams = [line for name, rng in writer.objects.items() for line in _stream(name, rng)]
-    state = _STATE.format(sizes=tuple(plan.memory.slabs))
+    streams, functions = [], {}
+    for name, value in writer.objects.items():
+        if isinstance(value, np.random.Generator):
+            streams += _stream(name, value)
+        elif callable(value):
+            functions[name] = value
+        else:
+            raise CaptureError(f"cannot export {name}, an option that is {type(value).__name__}; use numbers and words")
+    state = _STATE.format(sizes=tuple(plan.source_memory.slabs))
     source = source.replace("import numpy as np\n", "from pathlib import Path\n\nimport numpy as np\n", 1)
     marker = "\n# read, and where"
-    source = source.replace(marker, "\n" + "\n".join([state, *streams]) + marker, 1)
+    rows = [carried(functions)] if functions else []
+    source = source.replace(marker, "\n" + "\n".join([*rows, state, *streams]) + marker, 1)
     arrays = {v.name: v.array for v in plan.state}
     _atomically(path.with_suffix(".npz"), lambda file: np.savez(file, **arrays))
     _atomically(path, lambda file: file.write(source.encode()))

@@ -31,7 +31,8 @@ class Plan:
     outputs: list[Var]
     state: list[Var]
     numbers: list[Numbers]
-    memory: Memory
+    memory: Memory  # that it runs in
+    source_memory: Memory  # that its NumPy runs in: compiled code stores less
     fired: dict[str, int]
     tree: Any  # of the result
     present: list[bool]  # which of the result's leaves are Tensors (the others are None)
@@ -213,7 +214,7 @@ def make_plan(recording: Recording, backend: str, rewrites: bool | Iterable[str]
     plan = Plan(
         instrs, recording.inputs, outputs,
         state=[v for v in variables if v.kind in ("external", "constant", "hyper")],
-        numbers=trace.numbers, memory=memory, fired=fired, tree=_shape_of(recording),
+        numbers=trace.numbers, memory=memory, source_memory=memory, fired=fired, tree=_shape_of(recording),
         present=[v is not None for v in recording.outputs], grads=[t for t, _ in recording.grads],
         updated=recording.updated, backend=backend, recorded=recorded, prologue=prologue,
     )  # fmt: skip

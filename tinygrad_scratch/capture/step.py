@@ -195,7 +195,11 @@ class Captured:
         return self.plan.explain()
 
     def export(self, path: str | Path) -> Path:
-        """Write ``path`` (Python, needs NumPy alone) and beside it the state that it updates (.npz). Returns the path."""
+        """Write ``path`` (Python, needs NumPy alone) and beside it the state that it updates (.npz). Returns the path.
+
+        The source of rows that NumPy has no function for, convolution or your own, is carried along, for one thread.
+        CaptureError, before anything is written, for one that needs what has no source (SciPy, a lambda).
+        """
         from tinygrad_scratch.capture.export import export
 
         return export(self.plan, Path(path))
