@@ -22,6 +22,7 @@ COMMANDS = {
     "import": ("imports", "import time over NumPy's own, and the size of the wheel"),
     "optimizers": ("optimizers", "one update by each optimizer, beside torch's foreach and fused ones"),
     "papers": ("papers", "all training steps of the reproduced papers, beside hand-derived NumPy and torch"),
+    "goals": ("goals", "convolutional networks trained until they reach a goal on the test images, beside torch"),
     "training": ("training", "training MNIST, beside hand-derived NumPy and torch"),
 }
 

@@ -43,7 +43,7 @@ LENET5: tuple[Layer, ...] = (
 )  # fmt: skip
 
 
-def _vgg(*widths: int) -> tuple[Layer, ...]:
+def vgg(*widths: int) -> tuple[Layer, ...]:
     pairs = zip((3, *widths), widths, strict=False)
     blocks = [
         (("Conv2d", a, b, 3, 1, 1), ("ReLU",), ("Conv2d", b, b, 3, 1, 1), ("ReLU",), ("MaxPool2d", 2)) for a, b in pairs
@@ -63,8 +63,8 @@ CASES = {
     "layer-norm": Case("LayerNorm 512", (512,), (("LayerNorm", 512),)),
     "relu": Case("ReLU, 32x16x16", (32, 16, 16), (("ReLU",),)),
     "lenet5": Case("LeNet-5, a training step", (1, 28, 28), LENET5, trains=True),
-    "vgg": Case("VGG 16-32-64, a training step", (3, 32, 32), _vgg(16, 32, 64), trains=True),
-    "vgg-wide": Case("VGG 32-64-128, a training step", (3, 32, 32), _vgg(32, 64, 128), trains=True),
+    "vgg": Case("VGG 16-32-64, a training step", (3, 32, 32), vgg(16, 32, 64), trains=True),
+    "vgg-wide": Case("VGG 32-64-128, a training step", (3, 32, 32), vgg(32, 64, 128), trains=True),
 }
 
 
@@ -122,11 +122,8 @@ class Torch(Ours):
         self.cross_entropy = torch.nn.functional.cross_entropy
         model, inputs = problem(case, batch, seed)
         self.case, self.inputs = case, [torch.from_numpy(x) for x in inputs]
-        self.model = torch.nn.Sequential(*(getattr(torch.nn, name)(*arguments) for name, *arguments in case.layers))
-        state = {name: torch.from_numpy(values) for name, values in model.state_dict().items()}
-        self.initial = {**self.model.state_dict(), **state}
-        self.initial = {name: values.clone() for name, values in self.initial.items()}
-        self.model.load_state_dict(self.initial)
+        self.model = in_torch(torch, case.layers, model)
+        self.initial = {name: values.clone() for name, values in self.model.state_dict().items()}
         self.optimizer: Any = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9) if case.trains else None
         self.step = self.train if case.trains else self.differentiate
 
@@ -141,6 +138,14 @@ class Torch(Ours):
 
     def numbers(self, found: Any) -> list[float]:
         return [float(self.torch.linalg.vector_norm(t.detach())) for t in found]
+
+
+def in_torch(torch: Any, layers: Sequence[Layer], model: Any) -> Any:
+    """The layers as a model of torch's, with the parameters of ours."""
+    made = torch.nn.Sequential(*(getattr(torch.nn, name)(*arguments) for name, *arguments in layers))
+    state = {name: torch.from_numpy(values) for name, values in model.state_dict().items()}
+    made.load_state_dict({**made.state_dict(), **state})
+    return made
 
 
 def problem(case: Case, batch: int, seed: int) -> tuple[Any, list[Any]]:

@@ -7,7 +7,20 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import capture, graphs, imports, jacobians, layers, measure, ops, optimizers, papers, steps, training
+from benchmarks import (
+    capture,
+    goals,
+    graphs,
+    imports,
+    jacobians,
+    layers,
+    measure,
+    ops,
+    optimizers,
+    papers,
+    steps,
+    training,
+)
 from benchmarks.hand_derived import NETWORKS
 from benchmarks.peers import PEERS, YARDSTICK
 from benchmarks.worker import Loaded, Worker, problem
@@ -198,6 +211,19 @@ def test_imports(tmp_path, capsys):
     assert found["numpy"]["over_numpy_s"] == 0
     assert found[imports.OURS]["best_s"] > 0
     assert "over NumPy's own" in capsys.readouterr().out
+
+
+def test_goals(tmp_path, capsys):
+    pytest.importorskip("numba", reason="numba, of the extra 'jit', is not installed")
+    goals.main(["--quick", "--cases", "lenet5", "--out", str(tmp_path)])
+    runs = written(tmp_path, "goals.json")["runs"]["lenet5"]
+    runs = {peer: run for peer, run in runs.items() if "note" not in run}
+    for run in runs.values():
+        assert run["epochs"] == 1
+        assert run["accuracies"][0] == pytest.approx(runs["ours"]["accuracies"][0], abs=0.02)
+        assert run["accuracies"][0] > 0.3
+        assert 0 < run["start"] < run["seconds"]
+    assert "LeNet-5 on MNIST" in capsys.readouterr().out
 
 
 def test_training(tmp_path):
