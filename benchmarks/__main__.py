@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] not in COMMANDS:
-        lines = [f"  {command:<10}{about}" for command, (_, about) in COMMANDS.items()]
+        lines = [f"  {command:<12}{about}" for command, (_, about) in COMMANDS.items()]
         usage = "\n".join(["usage: python -m benchmarks COMMAND [options]", "", *lines])
         asked = bool(arguments) and arguments[0] in ("-h", "--help")
         print(usage, file=sys.stdout if asked else sys.stderr)

@@ -251,6 +251,7 @@ def test_command_line(capsys):
         "papers",
         "import",
         "training",
+        "goals",
         "precision",
         "coverage",
         "array_api",
