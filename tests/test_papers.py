@@ -447,14 +447,14 @@ class TestCommand:
         ]
         command += ["--out", str(tmp_path)]
         root = Path(rules.__file__).parent.parent
-        started = subprocess.Popen(
+        with subprocess.Popen(
             command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's "&" ignores it
-        )  # fmt: skip
-        lines = [started.stdout.readline() for _ in range(2)]
-        assert lines[1].startswith("[1/3]")
-        (os.killpg if number == signal.SIGINT else os.kill)(started.pid, number)
-        output, errors = started.communicate(timeout=60)
+        ) as started:  # fmt: skip
+            lines = [started.stdout.readline() for _ in range(2)]
+            assert lines[1].startswith("[1/3]")
+            (os.killpg if number == signal.SIGINT else os.kill)(started.pid, number)
+            output, errors = started.communicate(timeout=60)
         if number == signal.SIGINT:
             assert started.returncode == 130, errors
             assert "the same command goes on" in output
