@@ -7,7 +7,10 @@ import threading
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import tinygrad_scratch as tg
 from tinygrad_scratch import _team
 from tinygrad_scratch._blas import numpy_blas
 
@@ -68,6 +71,84 @@ class TestShare:
         threads = []
         _team.share(lambda piece: threads.append(threading.current_thread()), 3)
         assert threads == [threading.current_thread()] * 3
+
+
+@given(st.integers(0, 300), st.integers(0, 1 << 22), st.integers(1, 1 << 21))
+def test_runs_are_the_whole_in_order_and_worth_a_thread(number, each, least):
+    runs = _team.runs(number, each, least)
+    assert [i for run in runs for i in range(run.start, run.stop)] == list(range(number))
+    assert len(runs) in {1 << n for n in range(_team.MOST.bit_length())}
+    assert len(runs) == 1 or min(run.stop - run.start for run in runs) >= max(1, number // len(runs))
+    assert len(runs) == 1 or number * each >= len(runs) * least
+
+
+CONVOLUTIONS = {
+    "of the cotangent's windows": ((16, 8, 24, 24), (8, 8, 3, 3), {"padding": 1}),
+    "in groups": ((16, 8, 24, 24), (8, 4, 3, 3), {"padding": "same", "groups": 2, "dilation": (1, 2)}),
+    "with steps": ((40, 6, 33, 31), (12, 6, 3, 5), {"stride": (2, 3), "padding": (1, 2)}),
+    "with few channels": ((30, 2, 28, 28), (16, 2, 5, 5), {}),
+    "of single pixels": ((20, 16, 32, 32), (16, 16, 1, 1), {}),
+}
+POOLS = {
+    "apart": ((9, 32, 32, 32), {"kernel_size": 2}),
+    "that overlap": ((9, 32, 32, 32), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    "with three axes": ((300, 32, 31), {"kernel_size": (2, 3)}),
+}
+
+
+def _side_by_side(parts):
+    """A few images at a time, and their results side by side."""
+    return np.concatenate([np.asarray(part) for part in parts])
+
+
+class TestTheSameBits:
+    """Images are shared in runs that the shapes fix."""
+
+    @pytest.fixture(autouse=True)
+    def counted(self, two_threads, monkeypatch):
+        """How many pieces were shared each time."""
+        share, self.pieces = _team.share, []
+        monkeypatch.setattr(_team, "share", lambda work, pieces: (self.pieces.append(pieces), share(work, pieces)))
+
+    def assert_same(self, compute):
+        found = []
+        self.pieces.clear()
+        for threads in (1, 2):
+            numpy_blas().set_threads(threads)
+            found.append(compute())
+        assert [pieces > 1 for pieces in self.pieces] == [True, True], "nothing was shared"
+        assert found[0].dtype == np.float32
+        np.testing.assert_array_equal(*found)
+        return found[0]
+
+    @pytest.mark.parametrize("case", CONVOLUTIONS)
+    def test_convolution(self, case, rng):
+        size, kernel, options = CONVOLUTIONS[case]
+        x, w = (rng.normal(size=shape).astype(np.float32) for shape in (size, kernel))
+        b = rng.normal(size=kernel[0]).astype(np.float32)
+        pairs = np.array_split(np.arange(len(x)), len(x) // 2)
+        y = self.assert_same(lambda: tg.conv2d(x, w, **options))
+        np.testing.assert_allclose(y, _side_by_side(tg.conv2d(x[i], w, **options) for i in pairs), rtol=1e-4, atol=1e-4)
+        layer = self.assert_same(lambda: tg.conv2d_affine(x, w, b, **options))
+        np.testing.assert_allclose(layer, y + b[:, None, None], rtol=1e-5, atol=1e-5)
+        g = rng.normal(size=y.shape).astype(np.float32)
+        back = self.assert_same(lambda: tg.conv2d_input(g, w, size=size[2:], **options))
+        parts = _side_by_side(tg.conv2d_input(g[i], w, size=size[2:], **options) for i in pairs)
+        np.testing.assert_allclose(back, parts, rtol=1e-4, atol=1e-4)
+        whole = self.assert_same(lambda: tg.conv2d_weight(g, x, kernel_size=kernel[2:], **options))
+        parts = sum(tg.conv2d_weight(g[i], x[i], kernel_size=kernel[2:], **options).astype(float) for i in pairs)
+        np.testing.assert_allclose(whole, parts, rtol=1e-3, atol=1e-2)
+
+    @pytest.mark.parametrize("case", POOLS)
+    def test_pools(self, case, rng):
+        size, options = POOLS[case]
+        x = np.maximum(rng.normal(size=size), 0).astype(np.float32)  # with ties
+        y = self.assert_same(lambda: tg.max_pool2d(x, **options))
+        np.testing.assert_array_equal(y, np.stack([np.asarray(tg.max_pool2d(image, **options)) for image in x]))
+        g = rng.normal(size=y.shape).astype(np.float32)
+        back = self.assert_same(lambda: tg.max_pool2d_input(g, x, **options))
+        parts = [np.asarray(tg.max_pool2d_input(h, image, **options)) for h, image in zip(g, x, strict=True)]
+        np.testing.assert_array_equal(back, np.stack(parts))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

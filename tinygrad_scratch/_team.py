@@ -16,6 +16,9 @@ from typing import Any
 
 from tinygrad_scratch._blas import numpy_blas
 
+PIECE = 1 << 19  # bytes: 50 us and more of a convolution's or a pool's work, of which handing it over costs some 10
+MOST = 32  # pieces that anything is split into
+
 
 @cache
 def cores() -> int:
@@ -130,3 +133,18 @@ def share(work: Callable[[int], Any], pieces: int) -> None:
     for error in errors:
         if error is not None:
             raise error
+
+
+def runs(number: int, each: int, least: int = PIECE) -> list[slice]:
+    """range(number), of things of `each` bytes, in 1, 2, 4, ... runs of `least` bytes or more, each worth a thread's while.
+
+    They depend on the sizes alone, never on the number of threads: what is computed run by run has the same bits on any.
+    """
+    pieces = 1 << max(1, min(number, MOST, number * each // least)).bit_length() - 1
+    return [slice(number * i // pieces, number * (i + 1) // pieces) for i in range(pieces)]
+
+
+def share_runs(work: Callable[[slice], Any], number: int, each: int) -> None:
+    """work(run) for each of the runs."""
+    pieces = runs(number, each)
+    share(lambda piece: work(pieces[piece]), len(pieces))

@@ -2,17 +2,21 @@
 
 The windows of a few images at a time are copied to memory that stays in cache. The derivatives are ``conv2d_input`` and
 ``conv2d_weight``: of the three, each is linear in both inputs, and each one's rules are the other two.
+
+Threads share the images, in runs that the shapes fix: answers have the same bits on any number of threads.
 """
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from tinygrad_scratch import _team
 from tinygrad_scratch._memory import LINE
 from tinygrad_scratch._typing import Array, Shape
 from tinygrad_scratch.domains import reals
-from tinygrad_scratch.ops.windows import Windows, add_back, add_padding, pad, show, unfold2d, windows
+from tinygrad_scratch.ops.windows import Windows, add_padding, pad, show, unfold2d, windows
 from tinygrad_scratch.registry import general, multilinear
 
 _CHUNK = 1 << 20  # bytes of windows that are copied at a time: about what a core's own cache holds
@@ -37,23 +41,36 @@ def _plan(x: Shape, weight: Shape, stride: Any, padding: Any, dilation: Any, gro
     return windows(x[2:], weight[2:], stride, padding, dilation)
 
 
-def _columns(x: Array, at: Windows, groups: int) -> Iterator[tuple[slice, Array]]:
-    """(images, their windows as matrices (n, groups, C/groups kh kw, oh ow)) of a few images at a time.
+def _window_bytes(x: Array, at: Windows) -> int:
+    """Bytes of the windows of one image."""
+    return int(prod((x.shape[1], *at.kernel, *at.out)) * x.itemsize)
+
+
+def _few(run: slice, each: int) -> Iterator[slice]:
+    """A run of images, with windows of `each` bytes, in parts that stay in cache."""
+    step = max(1, _CHUNK // max(1, each))
+    for low in range(run.start, run.stop, step):
+        yield slice(low, min(low + step, run.stop))
+
+
+def _columns(x: Array, run: slice, at: Windows, groups: int) -> Iterator[tuple[slice, Array]]:
+    """(images, their windows as matrices (n, groups, C/groups kh kw, oh ow)) of a run of the images, a few at a time.
 
     The matrices are overwritten by the next ones.
     """
-    count, channels = x.shape[:2]
-    inner, outer = channels // groups * at.kernel[0] * at.kernel[1], at.out[0] * at.out[1]
+    channels, outer = x.shape[1], at.out[0] * at.out[1]
+    shape = (groups, channels // groups * at.kernel[0] * at.kernel[1], outer)
     if at.kernel == at.stride == (1, 1) and not at.padded:
-        yield slice(0, count), x.reshape(count, groups, inner, outer)
+        yield run, x[run].reshape(run.stop - run.start, *shape)
         return
-    step = max(1, min(count, _CHUNK // max(1, groups * inner * outer * x.itemsize)))
-    buffer = np.empty((step, channels, *at.kernel, leading(outer, x.itemsize)), x.dtype)[..., :outer]
-    for low in range(0, count, step):
-        shown = show(pad(x[low : low + step], at), at)
+    few = list(_few(run, _window_bytes(x, at)))
+    most = max((images.stop - images.start for images in few), default=0)
+    buffer = np.empty((most, channels, *at.kernel, leading(outer, x.itemsize)), x.dtype)[..., :outer]
+    for images in few:
+        shown = show(pad(x[images], at), at)
         taken = buffer[: len(shown)]
         taken.reshape(shown.shape)[...] = shown
-        yield slice(low, low + step), taken.reshape(len(taken), groups, inner, outer)
+        yield images, taken.reshape(len(taken), *shape)
 
 
 def leading(columns: int, itemsize: int) -> int:
@@ -76,15 +93,22 @@ def _conv2d(x: Any, weight: Any, stride: Any = 1, padding: Any = 0, dilation: An
 
 def _convolve(x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Array:
     at = _plan(x.shape, weight.shape, stride, padding, dilation, groups)
-    x, weight = _common(x, weight)
+    return _correlate(*_common(x, weight), bias, at, groups)
+
+
+def _correlate(x: Array, weight: Array, bias: Any, at: Windows, groups: int) -> Array:
     out = len(weight)
     y = np.empty((len(x), groups, out // groups, at.out[0] * at.out[1]), x.dtype)
     matrix = weight.reshape(groups, out // groups, -1)
     shift = None if bias is None else bias.reshape(groups, out // groups, 1)
-    for images, columns in _columns(x, at, groups):
-        part = np.matmul(matrix, columns, out=y[images])
-        if shift is not None:
-            part += shift
+
+    def fill(run: slice) -> None:
+        for images, columns in _columns(x, run, at, groups):
+            part = np.matmul(matrix, columns, out=y[images])
+            if shift is not None:
+                part += shift
+
+    _team.share_runs(fill, len(x), _window_bytes(x, at))
     return y.reshape(len(x), out, *at.out)
 
 
@@ -92,31 +116,82 @@ def _conv2d_input(
     g: Any, weight: Any, size: Any = (), stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Any:
     """The transpose of conv2d in its images, of `size` (H, W): (N, out, oh, ow) and the weight -> (N, C, H, W)."""
-    count, (out, inner, *kernel) = len(g), weight.shape
+    (out, inner, *kernel), channels = weight.shape, groups * weight.shape[1]
     at = windows(size, tuple(kernel), stride, padding, dilation)
     g, weight = _common(g, weight)
-    x = np.zeros((count, inner * groups, *at.size), g.dtype)
-    matrix = weight.reshape(groups, out // groups, -1).mT
-    g = g.reshape(count, groups, out // groups, at.out[0] * at.out[1])
-    step = max(1, _CHUNK // max(1, groups * matrix[0].shape[0] * g.shape[-1] * g.itemsize))
-    for low in range(0, count, step):
-        columns = np.matmul(matrix, g[low : low + step])
-        add_back(x[low : low + step], columns.reshape(len(columns), inner * groups, *kernel, *at.out), at)
+    weight = weight.reshape(groups, out // groups, inner, *kernel)
+    back = _turned(at)
+    if back is not None and out * prod(at.size) <= 2 * channels * prod(at.out):
+        turned = weight[..., ::-1, ::-1].swapaxes(1, 2).reshape(channels, out // groups, *kernel)
+        return _correlate(g, turned, None, back, groups)
+    matrices = np.ascontiguousarray(weight.transpose(3, 4, 0, 2, 1))
+    x = np.empty((len(g), channels, *at.size), g.dtype)
+
+    def fill(run: slice) -> None:
+        for images in _few(run, _window_bytes(x, at)):
+            _scatter(g[images], matrices, at, x[images])
+
+    _team.share_runs(fill, len(g), _window_bytes(x, at))
     return x
+
+
+def _scatter(g: Array, matrices: Array, at: Windows, x: Array) -> None:
+    """x (N, C, H, W) = conv2d_input of g (N, out, oh, ow), for `matrices` (kh, kw, groups, C / groups, out / groups).
+
+    The pixels of the padded image that a step apart lie together: then what all windows give to their element (i, j) is one
+    run of pixels in memory, if the cotangent has zeros between its rows.
+    """
+    (down, right), (height, width), (oh, ow) = at.stride, at.size, at.out
+    rows, columns = (-(-sum(n) // s) for *n, s in zip(at.before, at.size, at.after, at.stride, strict=True))
+    wide = np.zeros((*g.shape[:2], oh, columns), g.dtype)
+    wide[..., :ow] = g
+    run = (oh - 1) * columns + ow
+    wide = wide.reshape(len(g), matrices.shape[2], matrices.shape[4], oh * columns)[..., :run]
+    whole = np.zeros((len(g), *matrices.shape[2:4], down, right, rows * columns), g.dtype)
+    for i, j in np.ndindex(at.kernel):
+        (above, r), (left, c) = divmod(i * at.dilation[0], down), divmod(j * at.dilation[1], right)
+        start = above * columns + left
+        whole[..., r, c, start : start + run] += np.matmul(matrices[i, j], wide)
+    whole = whole.reshape(*x.shape[:2], down, right, rows, columns).transpose(0, 1, 4, 2, 5, 3)
+    top, left = at.before
+    x[...] = whole.reshape(*x.shape[:2], rows * down, columns * right)[..., top : top + height, left : left + width]
+
+
+def _turned(at: Windows) -> Windows | None:
+    """Windows of the cotangent whose products with the weight, turned by 180 degrees, are conv2d_input, if they exist.
+
+    To copy windows is faster than to add them back, where they are not many more (out H W beside C oh ow).
+    """
+    down, right = (d * (k - 1) for k, d in zip(at.kernel, at.dilation, strict=True))
+    before, after = (down - at.before[0], right - at.before[1]), (down - at.after[0], right - at.after[1])
+    if at.stride != (1, 1) or min(*before, *after) < 0:
+        return None
+    return at._replace(size=at.out, before=before, after=after, out=at.size)
 
 
 def _conv2d_weight(
     g: Any, x: Any, kernel_size: Any = (), stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Any:
-    """The transpose of conv2d in its weight, of `kernel_size`: (N, out, oh, ow) and the images -> (out, C / groups, kh, kw)."""
+    """The transpose of conv2d in its weight, of `kernel_size`: (N, out, oh, ow) and the images -> (out, C / groups, kh, kw).
+
+    Each run of images has a sum of its own; these are added in the runs' order.
+    """
     at = windows(x.shape[2:], kernel_size, stride, padding, dilation)
     g, x = _common(g, x)
     out, inner = g.shape[1], x.shape[1] // groups
     g = g.reshape(len(g), groups, out // groups, at.out[0] * at.out[1])
-    total = np.zeros((groups, inner * at.kernel[0] * at.kernel[1], out // groups), g.dtype)
-    for images, columns in _columns(x, at, groups):
-        products = np.matmul(columns, g[images].mT)  # this way round BLAS packs the smaller one: up to twice as fast
-        total += np.add.reduce(products, axis=0) if len(products) != 1 else products[0]
+    shape = (groups, inner * at.kernel[0] * at.kernel[1], out // groups)
+    worth = 8 * prod(shape) * g.itemsize  # beside which a sum of its own costs a run little
+    parts = _team.runs(len(x), _window_bytes(x, at), max(worth, _team.PIECE))
+    sums = np.zeros((len(parts), *shape), g.dtype)
+
+    def add(piece: int) -> None:
+        for images, columns in _columns(x, parts[piece], at, groups):
+            products = np.matmul(columns, g[images].mT)  # this way round BLAS packs the smaller: up to twice as fast
+            sums[piece] += np.add.reduce(products, axis=0) if len(products) != 1 else products[0]
+
+    _team.share(add, len(parts))
+    total = np.add.reduce(sums, axis=0)
     return np.ascontiguousarray(total.mT).reshape(out, inner, *at.kernel)
 
 

@@ -3,12 +3,14 @@
 ``unfold2d`` shows every window of an image (a view), ``fold2d`` adds windows back: each is the other's transpose.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from tinygrad_scratch import _team
 from tinygrad_scratch._typing import Array, Shape
 from tinygrad_scratch.domains import Distinct, Domain, Interval, distinct, reals
 from tinygrad_scratch.ops.elementwise import astype
@@ -29,6 +31,11 @@ class Windows(NamedTuple):
     @property
     def padded(self) -> bool:
         return any(self.before) or any(self.after)
+
+    @property
+    def apart(self) -> bool:
+        """Whether no two windows have an element in common."""
+        return all(d * (k - 1) < s for k, s, d in zip(self.kernel, self.stride, self.dilation, strict=True))
 
     def inside(self, axis: int, k: int) -> tuple[slice, slice]:
         """Along an axis: the windows whose k-th element lies in the image itself, and these elements."""
@@ -154,13 +161,29 @@ def pooling(shape: Shape, kernel_size: Any, stride: Any = None, padding: Any = 0
 def _max_pool2d(x: Any, kernel_size: Any = 1, stride: Any = None, padding: Any = 0, dilation: Any = 1) -> Any:
     """The largest element of each window: (..., H, W) -> (..., oh, ow). Padding never wins."""
     at = pooling(x.shape, kernel_size, stride, padding, dilation)
-    shown = show(pad(x, at, _lowest(x.dtype)), at)
-    y = shown[..., 0, 0, :, :].copy()
-    for i in range(at.kernel[0]):
-        for j in range(at.kernel[1]):
-            if i or j:
-                np.maximum(y, shown[..., i, j, :, :], out=y)
+    y = np.empty((*x.shape[:-2], *at.out), x.dtype)
+    _by_images(lambda x, y: _maxima(pad(x, at, _lowest(x.dtype)), at, out=y), x, y)
     return y
+
+
+def _by_images(work: Callable[..., Any], x: Array, *others: Array) -> None:
+    """work(x, *others) on a run of images after another, which threads share."""
+    if x.ndim == 2:
+        work(x, *others)
+    else:
+        _team.share_runs(lambda run: work(x[run], *(a[run] for a in others)), len(x), x[:1].nbytes)
+
+
+def _maxima(x: Array, at: Windows, out: Array | None = None) -> Array:
+    """The windows' largest elements, of an image that is padded already: down first, for rows lie together, then across."""
+    for axis in (0, 1):
+        step, reach = at.stride[axis], (at.out[axis] - 1) * at.stride[axis] + 1
+        runs = [slice(k * at.dilation[axis], k * at.dilation[axis] + reach, step) for k in range(at.kernel[axis])]
+        elements = [x[..., run] if axis else x[..., run, :] for run in runs]
+        x = np.maximum(elements[0], elements[-1], out=out if axis else None)
+        for element in elements[1:-1]:
+            np.maximum(x, element, out=x)
+    return x
 
 
 def _lowest(dtype: Any) -> Any:
@@ -172,16 +195,24 @@ def _max_pool2d_input(
 ) -> Any:
     """`g` (..., oh, ow) shared evenly by the largest elements of each window of x: the cotangent (..., H, W)."""
     at = pooling(x.shape, kernel_size, stride, padding, dilation)
-    shown = show(pad(x, at, _lowest(x.dtype)), at)
-    y = _max_pool2d(x, kernel_size, stride, padding, dilation)
-    places = list(np.ndindex(at.kernel))
-    won = [np.equal(shown[..., i, j, :, :], y) for i, j in places]
-    share = g / np.add.reduce(won, axis=0, dtype=g.dtype)
-    result = np.zeros(x.shape, share.dtype)
-    for (i, j), mask in zip(places, won, strict=True):
-        (rows, down), (columns, right) = at.inside(0, i), at.inside(1, j)
-        result[..., down, right] += (share * mask)[..., rows, columns]
+    result = np.zeros(x.shape, np.result_type(g, 1.0))
+    _by_images(lambda x, g, result: _add_to_largest(g, x, at, result), x, g, result)
     return result
+
+
+def _add_to_largest(g: Array, x: Array, at: Windows, result: Array) -> None:
+    """result (..., H, W) += `g` (..., oh, ow), shared evenly by the largest elements of each window of x."""
+    x = pad(x, at, _lowest(x.dtype))
+    shown, largest = show(x, at), _maxima(x, at)
+    won = {(i, j): np.equal(shown[..., i, j, :, :], largest) for i, j in np.ndindex(at.kernel)}
+    share = g / np.add.reduce(list(won.values()), axis=0, dtype=g.dtype)
+    for (i, j), mask in won.items():
+        (rows, down), (columns, right) = at.inside(0, i), at.inside(1, j)
+        part = (share * mask)[..., rows, columns]
+        if at.apart:
+            result[..., down, right] = part
+        else:
+            result[..., down, right] += part
 
 
 def _winners(x: Any, at: Windows) -> Any:
