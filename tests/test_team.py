@@ -66,6 +66,12 @@ class TestShare:
         with np.errstate(over="raise"):
             _team.share(work, 2)
 
+    def test_while_products_take_one_thread(self, two_threads):
+        for _ in range(2):
+            with _team.products_alone():
+                assert (_team.products(), _team.size()) == (1, 2)
+        assert (_team.products(), _team.size()) == (2, 2)
+
     def test_one_thread(self, two_threads):
         numpy_blas().set_threads(1)
         threads = []
@@ -77,7 +83,7 @@ class TestShare:
 def test_runs_are_the_whole_in_order_and_worth_a_thread(number, each, least):
     runs = _team.runs(number, each, least)
     assert [i for run in runs for i in range(run.start, run.stop)] == list(range(number))
-    assert len(runs) in {1 << n for n in range(_team.MOST.bit_length())}
+    assert len(runs) in {1 << n for n in range(_team.RUNS.bit_length())}
     assert len(runs) == 1 or min(run.stop - run.start for run in runs) >= max(1, number // len(runs))
     assert len(runs) == 1 or number * each >= len(runs) * least
 

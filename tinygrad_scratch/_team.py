@@ -17,7 +17,7 @@ from typing import Any
 from tinygrad_scratch._blas import numpy_blas
 
 PIECE = 1 << 19  # bytes: 50 us and more of a convolution's or a pool's work, of which handing it over costs some 10
-MOST = 32  # pieces that anything is split into
+RUNS = 32  # that anything is split into, at most
 
 
 @cache
@@ -39,8 +39,11 @@ MOST = min(cores(), 8)
 
 
 def size() -> int:
-    """How many threads share work now, the caller's own among them."""
-    return min(products() or 1, MOST)
+    """How many threads share work now, the caller's own among them; where products take one meanwhile, as many as before."""
+    return min(max(products() or 1, getattr(_lent, "threads", 1)), MOST)
+
+
+_lent = threading.local()  # by products_alone, to the thread that asked for it
 
 
 AWAY, WORD, DONE, PART, WORDS = 0, 8, 16, 17, 24
@@ -94,9 +97,11 @@ def products_alone() -> Iterator[None]:
         yield
         return
     library.set_threads(1)
+    _lent.threads = threads
     try:
         yield
     finally:
+        del _lent.threads
         library.set_threads(threads)
 
 
@@ -140,7 +145,7 @@ def runs(number: int, each: int, least: int = PIECE) -> list[slice]:
 
     They depend on the sizes alone, never on the number of threads: what is computed run by run has the same bits on any.
     """
-    pieces = 1 << max(1, min(number, MOST, number * each // least)).bit_length() - 1
+    pieces = 1 << max(1, min(number, RUNS, number * each // least)).bit_length() - 1
     return [slice(number * i // pieces, number * (i + 1) // pieces) for i in range(pieces)]
 
 

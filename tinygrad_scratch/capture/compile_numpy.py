@@ -5,7 +5,13 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
+from tinygrad_scratch import _team
 from tinygrad_scratch.capture.emit_numpy import write
+from tinygrad_scratch.ops.convolution import conv2d, conv2d_affine, conv2d_input, conv2d_weight
+from tinygrad_scratch.ops.windows import max_pool2d, max_pool2d_input
+
+SHARED = frozenset({conv2d, conv2d_affine, conv2d_input, conv2d_weight, max_pool2d, max_pool2d_input})
+"""Rows whose work threads share: in a step that has some, NumPy's products take one thread (see products_alone)."""
 
 _number = count(1)
 
@@ -21,4 +27,5 @@ def compile_plan(plan: Any) -> Callable[..., Any]:
         **writer.objects,
     }
     exec(compile(source, filename, "exec"), namespace)
-    return namespace["step"]  # type: ignore[no-any-return]
+    step: Callable[..., Any] = namespace["step"]
+    return _team.products_alone()(step) if any(instr.op in SHARED for instr in plan.instrs) else step
