@@ -16,7 +16,7 @@ from typing import Any
 
 from tinygrad_scratch._blas import numpy_blas
 
-PIECE = 1 << 19  # bytes: 50 us and more of a convolution's or a pool's work, of which handing it over costs some 10
+PIECE = 1 << 19  # bytes: 50 us and more of a convolution's or a pool's work, of which handing it over costs 5 to 10
 RUNS = 32  # that anything is split into, at most
 
 
