@@ -15,7 +15,7 @@ from tinygrad_scratch._typing import Shape
 from tinygrad_scratch.capture.memory import Use
 from tinygrad_scratch.capture.simplify import Named, Unsupported, c_strides, copied, readers_of, scratch
 from tinygrad_scratch.capture.trace import Instr, Var
-from tinygrad_scratch.ops.convolution import leading
+from tinygrad_scratch.ops.convolution import leading, turned_windows
 from tinygrad_scratch.ops.windows import Windows, pooling, windows
 
 if TYPE_CHECKING:
@@ -103,28 +103,16 @@ def _conv2d(kernel: Kernel) -> None:
 
 
 def _conv2d_input(kernel: Kernel) -> None:
-    """With steps of 1, and kernels of more than a pixel, as a convolution with the weight turned: it copies where the transpose
-    of one adds."""
+    """As a convolution with the weight turned, which copies where the transpose of one adds, if it copies no more than that."""
     g, w, x = kernel.in_order(0), kernel.in_order(1), kernel.out.shape
     at = _at(kernel, x, w.shape)
-    full = _turned(at)
-    more = w.shape[0] // kernel.options.get("groups", 1) > w.shape[1]  # channels to copy than to add
-    if full is None or more:
+    full = turned_windows(at)
+    if full is None or w.shape[0] // kernel.options.get("groups", 1) > w.shape[1]:
         _convolution(kernel, x, w.shape, at)
     else:
         kernel.name = "conv2d_turned"
         _convolution(kernel, g.shape, w.shape, full)
         kernel.room(*w.shape)
-
-
-def _turned(at: Windows) -> Windows | None:
-    """The windows over the answer that each pixel of an image is part of; None where they are none, or no more than it."""
-    reach = [d * (k - 1) for d, k in zip(at.dilation, at.kernel, strict=True)]
-    before = [r - n for r, n in zip(reach, at.before, strict=True)]
-    after = [r - n for r, n in zip(reach, at.after, strict=True)]
-    if at.stride != (1, 1) or at.kernel == (1, 1) or min(*before, *after) < 0:
-        return None
-    return Windows(at.out, at.kernel, at.stride, at.dilation, tuple(before), tuple(after), at.size)  # type: ignore[arg-type]
 
 
 def _conv2d_weight(kernel: Kernel) -> None:

@@ -120,7 +120,7 @@ def _conv2d_input(
     at = windows(size, tuple(kernel), stride, padding, dilation)
     g, weight = _common(g, weight)
     weight = weight.reshape(groups, out // groups, inner, *kernel)
-    back = _turned(at)
+    back = turned_windows(at)
     if back is not None and out * prod(at.size) <= 2 * channels * prod(at.out):
         turned = weight[..., ::-1, ::-1].swapaxes(1, 2).reshape(channels, out // groups, *kernel)
         return _correlate(g, turned, None, back, groups)
@@ -157,7 +157,7 @@ def _scatter(g: Array, matrices: Array, at: Windows, x: Array) -> None:
     x[...] = whole.reshape(*x.shape[:2], rows * down, columns * right)[..., top : top + height, left : left + width]
 
 
-def _turned(at: Windows) -> Windows | None:
+def turned_windows(at: Windows) -> Windows | None:
     """Windows of the cotangent whose products with the weight, turned by 180 degrees, are conv2d_input, if they exist.
 
     To copy windows is faster than to add them back, where they are not many more (out H W beside C oh ow).
