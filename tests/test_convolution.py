@@ -190,6 +190,12 @@ BAD_CALLS = {
     "at least 1": lambda: nn.Conv2d(0, 1, 3),
     "stride is .0, 0.: it must be at least 1": lambda: F.max_pool2d(np.ones((4, 4)), 2, stride=0),
     "more than half of the kernel": lambda: F.max_pool2d(np.ones((4, 4)), 2, padding=2),
+    r"has shape .N, 1, 10, 10., not .1, 1, 2, 2.": lambda: tg.conv2d_input(
+        np.zeros((1, 1, 2, 2)), np.ones((1, 1, 3, 3)), size=(8, 8), padding=2
+    ),
+    r"has shape .N, 1, 3, 3., not .1, 1, 1, 1.": lambda: tg.conv2d_input(
+        np.ones((1, 1, 1, 1)), np.ones((1, 1, 3, 3)), size=(8, 8), stride=2
+    ),
     "bias has shape": lambda: F.conv2d(np.ones((1, 1, 4, 4)), np.ones((2, 1, 3, 3)), np.ones(3)),
 }
 

@@ -67,10 +67,34 @@ class TestShare:
             _team.share(work, 2)
 
     def test_while_products_take_one_thread(self, two_threads):
-        for _ in range(2):
+        """However deep, and from however many threads: the last to leave gives products their threads back."""
+        leave, entered = threading.Event(), threading.Event()
+
+        def stay():
             with _team.products_alone():
-                assert (_team.products(), _team.size()) == (1, 2)
-        assert (_team.products(), _team.size()) == (2, 2)
+                entered.set()
+                leave.wait(60)
+
+        other = threading.Thread(target=stay)
+        with _team.products_alone():
+            other.start()
+            assert entered.wait(60)
+            with _team.products_alone():
+                assert (numpy_blas().get_threads(), _team.products(), _team.size()) == (1, 2, 2)
+        assert (numpy_blas().get_threads(), _team.size()) == (1, 2)
+        leave.set()
+        other.join()
+        assert (numpy_blas().get_threads(), _team.size()) == (2, 2)
+
+    def test_where_the_system_gives_no_threads(self, two_threads, monkeypatch):
+        def refuse(thread):
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(_team, "helpers", _team._Helpers())
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        done = []
+        _team.share(done.append, 3)
+        assert done == [0, 1, 2]
 
     def test_one_thread(self, two_threads):
         numpy_blas().set_threads(1)

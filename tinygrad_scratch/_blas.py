@@ -1,7 +1,8 @@
 """The BLAS that NumPy itself uses: its matrix product by name, and how many threads it takes.
 
-There is one pool of threads in the process, NumPy's own. Two pools that fight for the cores, or one pool whose second thread
-waits for a core that another process keeps busy, cost a small step a hundred times its work.
+Its threads are the ones that products take, compiled code's too. Two BLAS libraries that fight for the cores, or one whose second
+thread waits for a core that another process keeps busy, cost a small step a hundred times its work. (`_team.py` has threads that
+share other work; while they do, this library takes one.)
 """
 
 import ctypes

@@ -7,9 +7,8 @@ else sets NumPy's number of threads (threadpoolctl does), sets this one.
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
-from functools import cache
 from itertools import count
 from queue import SimpleQueue
 from typing import Any
@@ -20,30 +19,58 @@ PIECE = 1 << 19  # bytes: 50 us and more of a convolution's or a pool's work, of
 RUNS = 32  # that anything is split into, at most
 
 
-@cache
 def cores() -> int:
-    """The cores that this process may run on."""
+    """The cores that this process may run on now."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def products() -> int | None:
-    """How many threads NumPy's products take now; None where that is not known, or cannot be set."""
-    library = numpy_blas()
-    if library is None or library.get_threads is None or library.set_threads is None:
-        return None
-    return int(library.get_threads())
 
 
 MOST = min(cores(), 8)
 """More threads than this would wait for memory rather than compute."""
 
 
+def products() -> int | None:
+    """How many threads NumPy's products take, or took before products_alone; None where that is not known, or cannot be set."""
+    library = numpy_blas()
+    if library is None or library.get_threads is None or library.set_threads is None:
+        return None
+    return _alone.before or int(library.get_threads())
+
+
 def size() -> int:
-    """How many threads share work now, the caller's own among them; where products take one meanwhile, as many as before."""
-    return min(max(products() or 1, getattr(_lent, "threads", 1)), MOST)
+    """How many threads share work now, the caller's own among them."""
+    return min(products() or 1, cores(), MOST)
 
 
-_lent = threading.local()  # by products_alone, to the thread that asked for it
+class _Alone:
+    """How many callers have asked for products on one thread each, and how many threads they took before; 0 if none has."""
+
+    def __init__(self) -> None:
+        self.callers, self.before, self.lock = 0, 0, threading.Lock()
+
+
+_alone = _Alone()
+
+
+@contextmanager
+def products_alone() -> Iterator[None]:
+    """Meanwhile each of NumPy's products takes one thread: its others, once woken, look for work for a while, on our cores."""
+    library = numpy_blas()
+    if library is None or products() is None:
+        yield
+        return
+    with _alone.lock:
+        if not _alone.callers:
+            _alone.before = int(library.get_threads())
+            library.set_threads(1)
+        _alone.callers += 1
+    try:
+        yield
+    finally:
+        with _alone.lock:
+            _alone.callers -= 1
+            if not _alone.callers:
+                library.set_threads(_alone.before)
+                _alone.before = 0
 
 
 AWAY, WORD, DONE, PART, WORDS = 0, 8, 16, 17, 24
@@ -60,14 +87,16 @@ class _Helpers:
         self.lock = threading.Lock()
 
     def call(self, helpers: int, function: Callable[..., Any], *arguments: Any) -> None:
-        """Have helpers run function(*arguments, number), whenever each of them comes to it."""
+        """Have helpers run function(*arguments, number), whenever each of them comes to it, if ever: they may be late, or none."""
         if self.started < helpers:
-            with self.lock:
-                for number in range(self.started + 1, helpers + 1):
+            with self.lock, suppress(RuntimeError):  # where the system gives no more threads, there are fewer
+                while self.started < helpers:
+                    number = self.started + 1
                     threading.Thread(target=self._work, args=(number,), name=f"team {number}", daemon=True).start()
-                self.started = max(self.started, helpers)
-        for _ in range(helpers):
-            self.tasks.put((function, arguments))
+                    self.started = number
+        if self.tasks.qsize() <= 4 * self.started:  # more would be done long after their work
+            for _ in range(min(helpers, self.started)):
+                self.tasks.put((function, arguments))
 
     def _work(self, number: int) -> None:
         while True:
@@ -80,29 +109,15 @@ helpers = _Helpers()
 
 
 def _renew() -> None:
-    """In a forked process there are no threads yet."""
-    global helpers
-    helpers = _Helpers()
+    """In a forked process there are no threads yet, and nobody has asked for anything."""
+    global helpers, _alone
+    if (library := numpy_blas()) is not None and _alone.callers:
+        library.set_threads(_alone.before)
+    helpers, _alone = _Helpers(), _Alone()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew)
-
-
-@contextmanager
-def products_alone() -> Iterator[None]:
-    """Meanwhile each of NumPy's products takes one thread: its others, once woken, look for work for a while, on our cores."""
-    library, threads = numpy_blas(), products()
-    if library is None or threads in (None, 1):
-        yield
-        return
-    library.set_threads(1)
-    _lent.threads = threads
-    try:
-        yield
-    finally:
-        del _lent.threads
-        library.set_threads(threads)
 
 
 class _Job:
@@ -143,7 +158,8 @@ def share(work: Callable[[int], Any], pieces: int) -> None:
 def runs(number: int, each: int, least: int = PIECE) -> list[slice]:
     """range(number), of things of `each` bytes, in 1, 2, 4, ... runs of `least` bytes or more, each worth a thread's while.
 
-    They depend on the sizes alone, never on the number of threads: what is computed run by run has the same bits on any.
+    They depend on the sizes alone, never on the number of threads: what is computed in several runs has the same bits on any.
+    What is one run is left to NumPy, whose products may take its threads.
     """
     pieces = 1 << max(1, min(number, RUNS, number * each // least)).bit_length() - 1
     return [slice(number * i // pieces, number * (i + 1) // pieces) for i in range(pieces)]

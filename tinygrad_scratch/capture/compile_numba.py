@@ -120,8 +120,8 @@ def helped(module: Any, function: Callable[..., int], emitter: Emitter) -> Calla
     def run(table: Array, *arguments: Any) -> int:
         words = table[emitter.table_size :]
         words[_team.PART], words[_team.AWAY] = part, 0
-        _team.helpers.call(_team.size() - 1, module.helper, table)
         try:
+            _team.helpers.call(_team.size() - 1, module.helper, table)
             with _team.products_alone():
                 return function(table, *arguments)
         finally:

@@ -11,7 +11,7 @@ from tinygrad_scratch.ops.convolution import conv2d, conv2d_affine, conv2d_input
 from tinygrad_scratch.ops.windows import max_pool2d, max_pool2d_input
 
 SHARED = frozenset({conv2d, conv2d_affine, conv2d_input, conv2d_weight, max_pool2d, max_pool2d_input})
-"""Rows whose work threads share: in a step that has some, NumPy's products take one thread (see products_alone)."""
+"""Rows whose images threads share: in a step that has some of several images, products take one thread (see products_alone)."""
 
 _number = count(1)
 
@@ -28,4 +28,5 @@ def compile_plan(plan: Any) -> Callable[..., Any]:
     }
     exec(compile(source, filename, "exec"), namespace)
     step: Callable[..., Any] = namespace["step"]
-    return _team.products_alone()(step) if any(instr.op in SHARED for instr in plan.instrs) else step
+    shares = any(instr.op in SHARED and instr.vars[0].shape[0] > 1 for instr in plan.instrs)
+    return _team.products_alone()(step) if shares else step

@@ -87,8 +87,9 @@ def _convolution(kernel: Kernel, x: Shape, weight: Shape, at: Windows) -> None:
     kernel.options["at"], kernel.options["channels"] = at, x[1]
     kernel.options["direct"] = at.kernel == at.stride == (1, 1) and not at.padded
     if not kernel.options["direct"]:
-        kernel.room(MOST, x[1], *_whole(at))
-        kernel.room(MOST, x[1] * prod(at.kernel), leading(prod(at.out), kernel.out.dtype.itemsize))
+        threads = MOST if kernel.pieces > 1 else 1
+        kernel.room(threads, x[1], *_whole(at))
+        kernel.room(threads, x[1] * prod(at.kernel), leading(prod(at.out), kernel.out.dtype.itemsize))
 
 
 def _at(kernel: Kernel, x: Shape, weight: Shape) -> Windows:

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from tinygrad_scratch._typing import Shape
 from tinygrad_scratch.capture.kernels import KERNELS, Kernel, as_kernel, fuse, pieces_of
 from tinygrad_scratch.capture.memory import Use
@@ -140,8 +138,7 @@ def lower(instrs: Sequence[Instr], outputs: list[Var]) -> list[Item]:
             for copy in copies:
                 schedule.place(copy)
             schedule.append(product)
-    kinds = {type(item) for item in items}
-    if Kernel in kinds or Product not in kinds:
+    if any(isinstance(i, Kernel) and i.pieces > 1 for i in items) or not any(isinstance(i, Product) for i in items):
         share(items)
     return items
 
@@ -192,7 +189,7 @@ def _sink_outer_products(rows: list[Instr], outputs: list[Var]) -> list[Instr]:
             a, b = _turned(b), _turned(a)
         else:
             continue
-        local = Var("answer", np.broadcast_to(np.zeros((), value.dtype), value.shape))
+        local = scratch(value.dtype, *value.shape)
         local.strides = value.strides
         result.remove(row)
         result.insert(result.index(users[0]), Instr(row.op, [a, b], {}, local, users[0].phase))

@@ -1,6 +1,6 @@
 """What compiled steps are made of: typed pointers, sums that may be reordered, a vectorisable exp, and NumPy's own BLAS.
 
-Generated steps import this module. It is the only one that imports numba.
+Generated steps import this module. Only the modules runtime_* import numba as they are loaded.
 """
 # mypy: disable-error-code="no-untyped-call,attr-defined,call-arg,call-overload"
 # (numba's intrinsics are called without their typing context, which its annotations do not say)
@@ -203,7 +203,7 @@ def smaller(a: Any, b: Any) -> Any:
 
 
 def register_products() -> bool:
-    """Make NumPy's own gemm known to the linker, so that there is one pool of threads. False if it cannot be found."""
+    """Make NumPy's own gemm known to the linker, so that no second BLAS has threads. False if it cannot be found."""
     library = numpy_blas()
     if library is not None:
         llvm.add_symbol("tinygrad_scratch_sgemm", library.sgemm)

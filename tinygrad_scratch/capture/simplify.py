@@ -204,7 +204,6 @@ def _regular(var: Var) -> bool:
 
 
 def copied(var: Var, item: Any, copies: list[Instr]) -> Var:
-    local = Var("answer", np.broadcast_to(np.zeros((), var.dtype), var.shape))
-    local.strides = c_strides(var.shape)
+    local = scratch(var.dtype, *var.shape)
     copies.append(Instr(Named("spread"), [var], {}, local, item.phase))  # type: ignore[arg-type]
     return local

@@ -3,7 +3,7 @@
 The windows of a few images at a time are copied to memory that stays in cache. The derivatives are ``conv2d_input`` and
 ``conv2d_weight``: of the three, each is linear in both inputs, and each one's rules are the other two.
 
-Threads share the images, in runs that the shapes fix: answers have the same bits on any number of threads.
+Threads share the images, in runs that the shapes fix: the answer of several runs has the same bits on any number of threads.
 """
 
 from collections.abc import Iterator
@@ -118,6 +118,11 @@ def _conv2d_input(
     """The transpose of conv2d in its images, of `size` (H, W): (N, out, oh, ow) and the weight -> (N, C, H, W)."""
     (out, inner, *kernel), channels = weight.shape, groups * weight.shape[1]
     at = windows(size, tuple(kernel), stride, padding, dilation)
+    if g.shape[1:] != (out, *at.out):
+        raise ValueError(
+            f"the cotangent of images of {at.size} and a weight {weight.shape} has shape (N, {out}, {at.out[0]}, {at.out[1]}), "
+            f"not {g.shape}"
+        )
     g, weight = _common(g, weight)
     weight = weight.reshape(groups, out // groups, inner, *kernel)
     back = turned_windows(at)
