@@ -73,6 +73,21 @@ def gemm(real):
     return product
 
 
+def gemv(real):
+    """y = alpha op(A) x + beta y, A (m, n) row-major."""
+
+    def product(ta, m, n, alpha, a, oa, lda, x, ox, dx, beta, y, oy, dy):
+        assert a.dtype == x.dtype == y.dtype == real
+        assert lda >= n, "a leading dimension that BLAS refuses"
+        matrix = a.view(oa, (m, n), (lda, 1))
+        matrix = matrix if ta == 111 else matrix.T
+        target = y.view(oy, (matrix.shape[0],), (dy,))
+        made = real(alpha) * (matrix @ x.view(ox, (matrix.shape[1],), (dx,)))
+        target[...] = made if beta == 0 else made + real(beta) * target
+
+    return product
+
+
 def _exact(function, like=np.float64):
     """A function of `math` with the answers of C, where Python's raises, in the argument's precision."""
     return lambda *args: function(*(np.asarray(a, np.result_type(*args, np.float32))[()] for a in args))
@@ -139,7 +154,7 @@ def run_source(source):
     names = {
         "np": np, "math": MATH, "f32": f32, "f64": f64, "i64": integer, "get": memory.get, "put": memory.put,
         "plus": lambda a, b: a + b, "opaque": int, "larger": larger, "smaller": smaller, "exp_f32": lambda x: np.exp(f32(x)),
-        "sgemm": gemm(f32), "dgemm": gemm(f64),
+        "sgemm": gemm(f32), "dgemm": gemm(f64), "sgemv": gemv(f32), "dgemv": gemv(f64),
         **{f"p_{name}": lambda address, dtype=name: Pointer(dtype, address) for name in NUMBERS},
     }  # fmt: skip
     text = source[source.rindex("import *") + len("import *") :]

@@ -10,7 +10,7 @@ from interpreted import run_source
 from test_capture_rows import ROWS, cases, differentiated, drawer
 
 import tinygrad_scratch as tg
-from tinygrad_scratch.capture import compile_numba
+from tinygrad_scratch.capture import compile_numba, emit_numba
 from tinygrad_scratch.capture.expand import EXPANSIONS
 from tinygrad_scratch.capture.lower import REDUCTIONS, SCALAR
 
@@ -67,3 +67,34 @@ def test_rows_compiled(part):
             assert_same(arrays_of(f), arrays_of(e), tolerance, f"call {call} of {row}")
     assert captured.plan.calls == 3
     assert not captured.plan.fallback
+
+
+@pytest.mark.parametrize("interpreted", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_products_with_a_vector(dtype, interpreted, monkeypatch):
+    """Of every layout, into answers and into state: by gemv where they are large, and here wherever."""
+    monkeypatch.setattr(emit_numba, "_LARGE_VECTOR", 1)
+    monkeypatch.setattr(emit_numba, "_SMALL_PRODUCT", 0)
+    if interpreted:
+        monkeypatch.setattr(compile_numba, "load", run_source)
+    column, row, turned = state = [tg.Tensor(np.zeros(n, dtype), requires_grad=True) for n in ((5, 1), (1, 5), (5, 1))]
+
+    def step(a, wide, x, y, z, u):
+        a, wide, x, y, z, u = map(tg.as_tensor, (a, wide, x, y, z, u))
+        made = [a @ x, a.T @ y, y.T @ a, x.T @ a.T, a @ wide[:, 2:3], wide[:, 1] @ a.T, a @ x[:, 0], y[:, 0] @ a]
+        with tg.no_grad():
+            column.__isub__(0.5 * (a.T @ z))
+            row.__iadd__(z.T @ a)
+            turned.__imul__(0.9)
+            turned.__iadd__(a.T @ u)
+        return [*made, column + 0, row + 0, turned + 0]
+
+    rng = np.random.default_rng(0)
+    args = [rng.normal(size=shape).astype(dtype) for shape in ((7, 5), (5, 4), (5, 1), (7, 1), (7, 1), (7, 1))]
+    expected = [arrays_of(step(*args)) for _ in range(5)]
+    for tensor in state:
+        tensor.data[...] = 0
+    captured = tg.capture(step, backend="numba")
+    for wanted in expected:
+        assert_same(arrays_of(captured(*args)), wanted, 1e-5 if dtype is np.float32 else 1e-12)
+    assert captured.plan._run.core.count("gemv(") >= 10

@@ -16,11 +16,10 @@ _VARIANTS = (("scipy_", "64_"), ("", "64_"), ("scipy_", ""), ("", ""))
 
 
 class Blas(NamedTuple):
-    """sgemm, dgemm: addresses of cblas functions; bits: of their integers; set_threads, get_threads: or None."""
+    """address: of cblas functions, sgemm, dgemm, sgemv, dgemv; bits: of their integers; set_threads, get_threads: or None."""
 
     path: str
-    sgemm: int
-    dgemm: int
+    address: dict[str, int]
     bits: int
     set_threads: Any
     get_threads: Any
@@ -39,11 +38,13 @@ def numpy_blas() -> Blas | None:
         except OSError:
             continue
         for before, after in _VARIANTS:
-            names = [f"{before}cblas_{kind}gemm{after}" for kind in "sd"]
-            if all(hasattr(library, name) for name in names):
-                single, double = (ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in names)
+            names = {name: f"{before}cblas_{name}{after}" for name in ("sgemm", "dgemm", "sgemv", "dgemv")}
+            if all(hasattr(library, name) for name in names.values()):
+                found = {
+                    k: ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for k, name in names.items()
+                }
                 threads = [
                     getattr(library, f"{before}openblas_{verb}_num_threads{after}", None) for verb in ("set", "get")
                 ]
-                return Blas(str(path), single, double, 64 if after else 32, *threads)
+                return Blas(str(path), found, 64 if after else 32, *threads)
     return None

@@ -16,6 +16,9 @@ from tinygrad_scratch.capture.simplify import Scatter, Unsupported
 from tinygrad_scratch.capture.trace import Var
 
 _SMALL_PRODUCT = 1024  # multiply-adds: below, plain loops are done before a call has begun
+_LARGE_VECTOR = (
+    1 << 22
+)  # multiply-adds with a vector: from here on gemv takes half of gemm's time; it wakes threads far below
 _POINTERS = frozenset("float32 float64 bool int8 int16 int32 int64 uint8 uint16 uint32 uint64".split())
 _TEAM = """@compiled(types.void(types.int64[::1], types.int64, types.int64, types.int64))
 def part(table, job, piece, place):
@@ -211,6 +214,18 @@ class Emitter:
         alpha, beta = self.factor(item.alpha, out), self.factor(item.beta, out)
         letter = "s" if out.dtype == np.float32 else "d"
         ldc = max(sc[0] if m > 1 else n, n, 1)
+        if item.pieces == 1 and 1 in (m, n) and m * n * k >= _LARGE_VECTOR:
+            if n == 1:
+                matrix, order, lead, vector, across, down = a, ta, lda, b, sb[0], sc[0]
+            else:  # y = x B as y' = B' x'
+                matrix, order, lead, vector, across, down = b, 223 - tb, ldb, a, sa[1], sc[1]
+            rows, columns = (m * n, k) if order == 111 else (k, m * n)
+            self.write(
+                0,
+                f"{letter}gemv({order}, {rows}, {columns}, {alpha}, {self.pointer(matrix)}, {matrix.offset}, {lead}, "
+                f"{self.pointer(vector)}, {vector.offset}, {across}, {beta}, {self.pointer(c)}, {c.offset}, {down})",
+            )
+            return
         with self.job(item.pieces):
             rows, columns, down, across = m, n, "0", "0"
             if self.pieces > 1 and m >= n:

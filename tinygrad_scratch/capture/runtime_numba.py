@@ -203,11 +203,10 @@ def smaller(a: Any, b: Any) -> Any:
 
 
 def register_products() -> bool:
-    """Make NumPy's own gemm known to the linker, so that no second BLAS has threads. False if it cannot be found."""
+    """Make NumPy's own products known to the linker, so that no second BLAS has threads. False if they cannot be found."""
     library = numpy_blas()
-    if library is not None:
-        llvm.add_symbol("tinygrad_scratch_sgemm", library.sgemm)
-        llvm.add_symbol("tinygrad_scratch_dgemm", library.dgemm)
+    for name, address in library.address.items() if library is not None else ():
+        llvm.add_symbol(f"tinygrad_scratch_{name}", address)
     return library is not None
 
 
@@ -221,10 +220,14 @@ def _address(typing_context: Any, pointer: Any, offset: Any) -> Any:
     return types.voidptr(pointer, types.intp), generate
 
 
-def _gemm(kind: str, real: Any) -> Callable[..., None]:
+def _size() -> Any:
+    """The type of BLAS's integers."""
     library = numpy_blas()
-    size = types.int64 if library is None or library.bits == 64 else types.int32
-    enum = types.int32
+    return types.int64 if library is None or library.bits == 64 else types.int32
+
+
+def _gemm(kind: str, real: Any) -> Callable[..., None]:
+    size, enum = _size(), types.int32
     signature = types.void(
         enum, enum, enum, size, size, size, real, types.voidptr, size, types.voidptr, size, real, types.voidptr, size
     )  # fmt: skip
@@ -271,3 +274,25 @@ def _gemm(kind: str, real: Any) -> Callable[..., None]:
 
 sgemm, dgemm = _gemm("s", types.float32), _gemm("d", types.float64)
 """C = alpha op(A) op(B) + beta C, row-major; 111 plain, 112 transposed; each array a pointer and an offset."""
+
+
+def _gemv(kind: str, real: Any) -> Callable[..., None]:
+    size, enum = _size(), types.int32
+    signature = types.void(
+        enum, enum, size, size, real, types.voidptr, size, types.voidptr, size, real, types.voidptr, size
+    )  # fmt: skip
+    external = types.ExternalFunction(f"tinygrad_scratch_{kind}gemv", signature)
+
+    @njit(inline="never", nogil=True)
+    def gemv(ta: Any, m: Any, n: Any, alpha: Any, a: Any, oa: Any, lda: Any, x: Any, ox: Any, dx: Any, beta: Any, y: Any, oy: Any,
+             dy: Any) -> None:  # fmt: skip
+        external(
+            enum(101), enum(ta), size(m), size(n), real(alpha), _address(a, oa), size(lda), _address(x, ox), size(dx), real(beta),
+            _address(y, oy), size(dy),
+        )  # fmt: skip
+
+    return gemv
+
+
+sgemv, dgemv = _gemv("s", types.float32), _gemv("d", types.float64)
+"""y = alpha op(A) x + beta y, A (m, n) row-major; dx, dy: distances of the vectors' elements."""
