@@ -52,6 +52,7 @@ class Compiled:
 
     core: str  # source of the step for epochs, which give it addresses
     step: Any
+    module: Any  # where the step's jobs are, which epochs share
     table: Array
     owners: list[Array]  # kept alive: the table holds addresses
     emitter: Emitter
@@ -96,9 +97,8 @@ def _compile(plan: Any) -> Compiled:
     for var in plan.outputs:  # which an epoch reads, where no loop does
         emitter.pointer(var)
     signature = ", ".join(["types.int64[::1]", *map(array_type, plan.inputs)])
-    team = emitter.team()
-    module = load(f"{HEAD}{team}@compiled(types.int64({signature}))\n{emitter.function('step', direct=True)}")
-    core = f"{team}@compiled(types.int64(types.int64[::1]))\n{emitter.function('core', direct=False)}"
+    module = load(f"{HEAD}{emitter.team()}@compiled(types.int64({signature}))\n{emitter.function('step', direct=True)}")
+    core = f"@compiled(types.int64(types.int64[::1]))\n{emitter.function('core', direct=False)}"
     slabs = memory.allocate()
     arrays = {id(v): _in_slab(v, slabs[memory.place[id(v)]]) for v in emitter.table if id(v) in memory.place}
     owners = [arrays.get(id(v), v.array) for v in emitter.table]
@@ -106,13 +106,14 @@ def _compile(plan: Any) -> Compiled:
     table[: len(owners)] = [a.ctypes.data for a in owners]
     results = [_result(v, arrays, plan.inputs) for v in plan.outputs]
     plan.memory = memory
-    compiled = Compiled(core, helped(module, module.step, emitter), table, owners, emitter, plan.inputs, results)
+    step = helped(module.step, module, emitter)
+    compiled = Compiled(core, step, module, table, owners, emitter, plan.inputs, results)
     compiled.draws = [(i.options["rng"], i.out.array) for i in draws]
     return compiled
 
 
-def helped(module: Any, function: Callable[..., int], emitter: Emitter) -> Callable[..., int]:
-    """A compiled function of a table and more; if it has jobs, with the help of the team's threads."""
+def helped(function: Callable[..., int], module: Any, emitter: Emitter) -> Callable[..., int]:
+    """A compiled function of a table and more; if it posts jobs, which `module` does, with the help of the team's threads."""
     if not emitter.jobs:
         return function
     part = module.address_of(module.part)

@@ -115,7 +115,7 @@ def _compile_epoch(compiled: Any, outputs: list[Var]) -> Any:
     kinds += [array_type(v, 1).replace(", readonly=True", "") for v in outputs]
     signature = f"types.int64(types.int64[::1], types.int64, types.int64, types.int64[::1], {', '.join(kinds)})"
     module = load(f"{HEAD}{compiled.core}\n\n@compiled({signature})\n" + "\n".join(body))
-    return helped(module, module.epoch, emitter), [np.empty(int(np.prod(v.shape)), v.dtype) for v in inputs]
+    return helped(module.epoch, compiled.module, emitter), [np.empty(int(np.prod(v.shape)), v.dtype) for v in inputs]
 
 
 def _keep_result(n: int, var: Var, emitter: Any) -> list[str]:
