@@ -236,8 +236,9 @@ def draw_gradients(r: Records) -> bytes:
 
 
 WHY_RATES = (
-    "The error goes on falling with the rate: 0.20 is the best of the six and the first below 10 %, with either reading of "
-    "the error that is propagated. The paper's rise at 0.20 may be one unlucky run, or its last thousand examples."
+    "0.20 is below 10 % before 0.10 is, with either reading of the error that is propagated. Which of the two ends lower is "
+    "chance: one run's error moves by a point in its last thousands of examples, and runs of one seed that differ in rounding "
+    "alone ended either way."
 )
 WHY_BATCHES = (
     "With mean gradients at the same rate a batch of n makes n times fewer steps of the same size: slower (batches of 100 "
