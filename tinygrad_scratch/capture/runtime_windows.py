@@ -154,20 +154,25 @@ def add_columns(columns: Any, c0: Any, room: Any, r0: Any, x: Any, x0: Any, at: 
 # -- convolution -------------------------------------------------------------------------------------------------------
 
 
+@inline
+def _columns(x: Any, x0: Any, strides: Any, room: Any, r0: Any, columns: Any, c0: Any, at: Any, direct: Any) -> Any:
+    """One image's windows as a matrix, (pointer, place, distance of its rows): the image itself if `direct`."""
+    if direct:
+        return x, x0, at[13] * at[14]
+    fill_columns(x, x0, strides, room, r0, columns, c0, at)
+    return columns, c0, at[15]
+
+
 @kernel
 def conv2d(x: Any, x0: Any, strides: Any, w: Any, w0: Any, bias: Any, b0: Any, y: Any, y0: Any, room: Any, r0: Any, columns: Any,
            c0: Any, first: Any, last: Any, groups: Any, out: Any, at: Any, direct: Any, shift: Any, relu: Any,
            one: Any) -> Any:  # fmt: skip
     """y = conv2d(x, w), with `shift` + bias, with `relu` no less than 0. `direct`: the image is its own columns."""
     inner, outer = at[0] // groups * at[3] * at[4], at[13] * at[14]
-    source, start, lead = columns, c0, at[15]
     if not direct:
         clear(room, r0, at[0] * at[11] * at[12], one)
     for n in range(first, last):
-        if direct:
-            source, start, lead = x, x0 + n * strides[0], outer
-        else:
-            fill_columns(x, x0 + n * strides[0], strides, room, r0, columns, c0, at)
+        source, start, lead = _columns(x, x0 + n * strides[0], strides, room, r0, columns, c0, at, direct)
         for k in range(groups):
             product(111, 111, out, outer, inner, 1.0, w, w0 + k * out * inner, inner, source, start + k * inner * lead, lead,
                     0.0, y, y0 + (n * groups + k) * out * outer, outer)  # fmt: skip
@@ -206,15 +211,11 @@ def conv2d_weight(g: Any, g0: Any, x: Any, x0: Any, strides: Any, sums: Any, s0:
                   first: Any, last: Any, groups: Any, out: Any, at: Any, direct: Any, one: Any) -> Any:  # fmt: skip
     """sums (groups, inner, out) = the transpose of conv2d_weight(g, x): this way round BLAS packs the smaller operand."""
     inner, outer = at[0] // groups * at[3] * at[4], at[13] * at[14]
-    source, start, lead = columns, c0, at[15]
     clear(sums, s0, groups * inner * out, one)
     if not direct:
         clear(room, r0, at[0] * at[11] * at[12], one)
     for n in range(first, last):
-        if direct:
-            source, start, lead = x, x0 + n * strides[0], outer
-        else:
-            fill_columns(x, x0 + n * strides[0], strides, room, r0, columns, c0, at)
+        source, start, lead = _columns(x, x0 + n * strides[0], strides, room, r0, columns, c0, at, direct)
         for k in range(groups):
             product(111, 112, inner, out, outer, 1.0, source, start + k * inner * lead, lead, g,
                     g0 + (n * groups + k) * out * outer, outer, 1.0, sums, s0 + k * inner * out, out)  # fmt: skip
