@@ -36,7 +36,6 @@ LONGER_FUNCTIONS = {
     # module:function: why it may have more than 40 lines, its docstring not counted
     "tinygrad_scratch/backward.py:pull": "the loop that all backwards pay for: a call costs as much as a small product",
     "tinygrad_scratch/ops/special.py:_erf": "three approximations, each with its coefficients",
-    "tinygrad_scratch/capture/runtime_numba.py:_gemm": "cblas takes fourteen arguments, one a line",
 }
 
 

@@ -234,40 +234,12 @@ def _gemm(kind: str, real: Any) -> Callable[..., None]:
     external = types.ExternalFunction(f"tinygrad_scratch_{kind}gemm", signature)
 
     @njit(inline="never", nogil=True)
-    def gemm(
-        ta: Any,
-        tb: Any,
-        m: Any,
-        n: Any,
-        k: Any,
-        alpha: Any,
-        a: Any,
-        oa: Any,
-        lda: Any,
-        b: Any,
-        ob: Any,
-        ldb: Any,
-        beta: Any,
-        c: Any,
-        oc: Any,
-        ldc: Any,
-    ) -> None:
+    def gemm(ta: Any, tb: Any, m: Any, n: Any, k: Any, alpha: Any, a: Any, oa: Any, lda: Any, b: Any, ob: Any, ldb: Any, beta: Any,
+             c: Any, oc: Any, ldc: Any) -> None:  # fmt: skip
         external(
-            enum(101),
-            enum(ta),
-            enum(tb),
-            size(m),
-            size(n),
-            size(k),
-            real(alpha),
-            _address(a, oa),
-            size(lda),
-            _address(b, ob),
-            size(ldb),
-            real(beta),
-            _address(c, oc),
-            size(ldc),
-        )
+            enum(101), enum(ta), enum(tb), size(m), size(n), size(k), real(alpha), _address(a, oa), size(lda), _address(b, ob),
+            size(ldb), real(beta), _address(c, oc), size(ldc),
+        )  # fmt: skip
 
     return gemm
 
