@@ -13,21 +13,29 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks import layers, measure
-from models.data import flatten
+from models.data import batches, flatten
 from models.data.sets import DATA_SETS
 from models.files import RunError
 from models.papers.kth import LENET, VGG
 from models.papers.networks import NETWORKS, Standardised
 from models.papers.tasks import Task
 
-Step = Callable[[Any, Any, float], Any]
+
+class Competitor(NamedTuple):
+    """A network and how it is trained: its optimizer, step(x, labels), logits(x)."""
+
+    optimizer: Any
+    step: Callable[[Any, Any], Any]
+    logits: Callable[[Any], Any]
+
+
 GOALS: dict[str, tuple[str, Task, tuple[layers.Layer, ...], float]] = {
     "lenet5": ("LeNet-5 on MNIST", LENET["LeNet-5"], layers.LENET5, 0.99),
     "vgg": ("VGG 16-32-64 on CIFAR-10", VGG["small VGG"], layers.vgg(16, 32, 64), 0.72),
@@ -72,13 +80,14 @@ def run_one(peer: str, case: str, seed: int, quick: bool) -> dict[str, Any]:
         data = DATA_SETS[task.data].load()
         rng = np.random.default_rng(seed)
         network: Any = NETWORKS[task.network][0](task, rng)
-        step, logits = COMPETITORS[peer](task, network, parts)
+        competitor = COMPETITORS[peer](task, network, parts)
     except (ImportError, RunError) as error:
         return {"note": str(error)}
     x, x_test = (prepared(network, task, images) for images in (data.x_train, data.x_test))
     labels = data.y_train.astype(np.int64)
     rates = [phase.lr for phase in task.phases for _ in range(phase.epochs)]
-    count = 2_000 if quick else len(labels)
+    size = task.phases[0].batch_size
+    count = (2_000 if quick else len(labels)) // size * size  # whole batches, so that all steps are of one shape
     found: dict[str, Any] = {
         "epochs": 0,
         "seconds": 0.0,
@@ -88,16 +97,17 @@ def run_one(peer: str, case: str, seed: int, quick: bool) -> dict[str, Any]:
         "goal": goal,
     }
     for lr in rates[: 1 if quick else None]:
+        competitor.optimizer.param_groups[0]["lr"] = lr
         order = rng.permutation(len(labels))[:count]
         wall, processor = time.perf_counter(), time.process_time()
-        for n, batch in enumerate(batches(order, task.phases[0].batch_size)):
-            step(x[batch], labels[batch], lr)
+        for n, batch in enumerate(batches(order, size)):
+            competitor.step(x[batch], labels[batch])
             if n == 2 and not found["epochs"]:
                 found["start"] = time.perf_counter() - wall
         found["seconds"] += time.perf_counter() - wall
         found["processor"] += time.process_time() - processor
         found["epochs"] += 1
-        right = [logits(x_test[i : i + ASKED]).argmax(1) for i in range(0, len(x_test), ASKED)]
+        right = [competitor.logits(x_test[i : i + ASKED]).argmax(1) for i in range(0, len(x_test), ASKED)]
         found["accuracies"].append(float(np.mean(np.concatenate(right) == data.y_test)))
         if found["accuracies"][-1] >= goal:
             break
@@ -110,68 +120,55 @@ def prepared(network: Standardised, task: Task, images: Any) -> Any:
     return (x - network.mean) / network.deviation
 
 
-def batches(order: Any, size: int) -> Iterator[Any]:
-    """Whole batches, so that all steps are of one shape."""
-    for n in range(len(order) // size):
-        yield order[n * size : (n + 1) * size]
+def training(model: Any, optimizer: Any, cross_entropy: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+    """The training step, ours or torch's."""
+
+    def step(x: Any, labels: Any) -> Any:
+        loss = cross_entropy(model(x), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
 
 
-def ours(task: Task, network: Standardised, parts: tuple[layers.Layer, ...]) -> tuple[Step, Callable[[Any], Any]]:
+def ours(task: Task, network: Standardised, parts: tuple[layers.Layer, ...]) -> Competitor:
     """tinygrad_scratch, captured and compiled."""
     import tinygrad_scratch as tg
 
     importlib.import_module("numba")
     model = network.network
-    first = task.phases[0]
-    optimizer = tg.optim.SGD(model.parameters(), lr=first.lr, momentum=first.momentum, weight_decay=task.weight_decay)
-
-    def train(x: Any, labels: Any) -> Any:
-        loss = tg.nn.functional.cross_entropy(model(x), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    captured = tg.capture(train, backend="numba")
-
-    def step(x: Any, labels: Any, lr: float) -> Any:
-        optimizer.param_groups[0]["lr"] = lr
-        return captured(x, labels)
+    optimizer = tg.optim.SGD(model.parameters(), **options_of(task))
+    step = tg.capture(training(model, optimizer, tg.nn.functional.cross_entropy), backend="numba")
 
     def logits(x: Any) -> Any:
         with tg.no_grad():
             return model(x).numpy()
 
-    return step, logits
+    return Competitor(optimizer, step, logits)
 
 
-def torch_eager(
-    task: Task, network: Standardised, parts: tuple[layers.Layer, ...]
-) -> tuple[Step, Callable[[Any], Any]]:
+def torch_eager(task: Task, network: Standardised, parts: tuple[layers.Layer, ...]) -> Competitor:
     """torch.nn and torch.optim, from the same weights."""
     torch = importlib.import_module("torch")
     model = layers.in_torch(torch, parts, network.network)
-    first = task.phases[0]
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=first.lr, momentum=first.momentum, weight_decay=task.weight_decay
-    )
-
-    def step(x: Any, labels: Any, lr: float) -> Any:
-        optimizer.param_groups[0]["lr"] = lr
-        loss = torch.nn.functional.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(labels))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss
+    optimizer = torch.optim.SGD(model.parameters(), **options_of(task))
+    step = training(model, optimizer, torch.nn.functional.cross_entropy)
 
     def logits(x: Any) -> Any:
         with torch.no_grad():
             return model(torch.from_numpy(x)).numpy()
 
-    return step, logits
+    return Competitor(optimizer, lambda x, labels: step(torch.from_numpy(x), torch.from_numpy(labels)), logits)
 
 
-COMPETITORS: dict[str, Callable[..., tuple[Step, Callable[[Any], Any]]]] = {"ours": ours, "torch-eager": torch_eager}
+def options_of(task: Task) -> dict[str, Any]:
+    first = task.phases[0]
+    return {"lr": first.lr, "momentum": first.momentum, "weight_decay": task.weight_decay}
+
+
+COMPETITORS: dict[str, Callable[..., Competitor]] = {"ours": ours, "torch-eager": torch_eager}
 
 
 def show(results: dict[str, Any]) -> str:
