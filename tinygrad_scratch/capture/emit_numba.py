@@ -99,11 +99,15 @@ class Emitter:
         """The pointer to scratch memory, and where the part of the `piece`, or of the thread at its `place`, begins."""
         return f"{self.pointer(var)}, {number if self.pieces > 1 else 0} * i64({int(np.prod(var.shape[1:]))})"
 
-    def range(self, count: int) -> str:
+    def bounds(self, count: int) -> tuple[str, str]:
         """The first of `count` things that are to be done, and the one after the last."""
         if self.pieces == 1:
-            return f"i64(0), i64({count})"
-        return f"(piece * i64({count}) // i64({self.pieces})), ((piece + 1) * i64({count}) // i64({self.pieces}))"
+            return "i64(0)", f"i64({count})"
+        return f"(piece * i64({count}) // i64({self.pieces}))", f"((piece + 1) * i64({count}) // i64({self.pieces}))"
+
+    def range(self, count: int) -> str:
+        """Its bounds, as two arguments."""
+        return ", ".join(self.bounds(count))
 
     def team(self) -> str:
         """The source of what does a piece of a job, and of what threads do that come to help; none without jobs."""
@@ -227,7 +231,7 @@ class Emitter:
             )
             return
         with self.job(item.pieces):
-            rows, columns, down, across = m, n, "0", "0"
+            rows, columns, down, across = str(m), str(n), "0", "0"
             if self.pieces > 1 and m >= n:
                 rows, down = self.part_of(m)
             elif self.pieces > 1:
@@ -239,9 +243,9 @@ class Emitter:
                 f"{self.pointer(b)}, {at_b}, {ldb}, {beta}, {self.pointer(c)}, {c.offset} + {down} * {ldc} + {across}, {ldc})",
             )
 
-    def part_of(self, count: int) -> Any:
+    def part_of(self, count: int) -> tuple[str, str]:
         """(how many, the first) of `count` things that are to be done in this piece."""
-        first, last = self.range(count).split(", ")
+        first, last = self.bounds(count)
         return f"{last} - {first}", first
 
     def small_product(self, left: Any, right: Any, target: Any, item: Product) -> None:

@@ -184,10 +184,10 @@ def _one(kernel: Kernel) -> str:
     return "f32(1.0)" if kernel.out.dtype == np.float32 else "f64(1.0)"
 
 
-def _images(kernel: Kernel, emitter: "Emitter", weight: Shape) -> tuple[str, str]:
-    """(scratch memory, the sizes) that all convolutions are called with."""
+def _images(kernel: Kernel, emitter: "Emitter", out: int) -> tuple[str, str]:
+    """(scratch memory, the sizes) that all convolutions, to so many channels, are called with."""
     groups = kernel.options.get("groups", 1)
-    sizes = f"{_plain(groups, weight[0] // groups)}, {_numbers(kernel)}, {_plain(kernel.options['direct'])}"
+    sizes = f"{_plain(groups, out // groups)}, {_numbers(kernel)}, {_plain(kernel.options['direct'])}"
     if kernel.options["direct"]:  # then there is none, and any pointer will do
         return f"{_where(emitter, kernel.inputs[0])}, {_where(emitter, kernel.inputs[0])}", sizes
     return ", ".join(emitter.own(v, "place") for v in kernel.scratch[:2]), sizes
@@ -199,7 +199,7 @@ def _strides(var: Var) -> str:
 
 def _write_conv2d(kernel: Kernel, e: "Emitter") -> None:
     x, w = kernel.inputs[:2]
-    rooms, sizes = _images(kernel, e, w.shape)
+    rooms, sizes = _images(kernel, e, w.shape[0])
     bias = kernel.inputs[2] if len(kernel.inputs) > 2 else w
     arrays = f"{_where(e, x)}, {_strides(x)}, {_where(e, w)}, {_where(e, bias)}, {_where(e, kernel.out)}, {rooms}"
     along = _plain(bias is not w, kernel.options.get("relu", False))
@@ -208,7 +208,7 @@ def _write_conv2d(kernel: Kernel, e: "Emitter") -> None:
 
 def _write_conv2d_input(kernel: Kernel, e: "Emitter") -> None:
     g, w = kernel.inputs
-    rooms, sizes = _images(kernel, e, w.shape)
+    rooms, sizes = _images(kernel, e, w.shape[0])
     arrays = f"{_where(e, g)}, {_where(e, w)}, {_where(e, kernel.out)}, {rooms}"
     e.write(0, f"conv2d_input({arrays}, {e.range(g.shape[0])}, {sizes}, {_one(kernel)})")
 
@@ -222,14 +222,14 @@ def _write_turning(kernel: Kernel, e: "Emitter") -> None:
 def _write_conv2d_turned(kernel: Kernel, e: "Emitter") -> None:
     g, w = kernel.inputs[0], kernel.scratch[-1]
     groups = kernel.options.get("groups", 1)
-    rooms, sizes = _images(kernel, e, (w.shape[1] * groups,))
+    rooms, sizes = _images(kernel, e, w.shape[1] * groups)
     arrays = f"{_where(e, g)}, {_strides(g)}, {_where(e, w)}, {_where(e, w)}, {_where(e, kernel.out)}, {rooms}"
     e.write(0, f"conv2d({arrays}, {e.range(g.shape[0])}, {sizes}, {_plain(0, 0)}, {_one(kernel)})")
 
 
 def _write_conv2d_weight(kernel: Kernel, e: "Emitter") -> None:
     g, x = kernel.inputs
-    rooms, sizes = _images(kernel, e, kernel.out.shape)
+    rooms, sizes = _images(kernel, e, kernel.out.shape[0])
     arrays = f"{_where(e, g)}, {_where(e, x)}, {_strides(x)}, {e.own(kernel.scratch[-1], 'piece')}, {rooms}"
     e.write(0, f"conv2d_weight({arrays}, {e.range(g.shape[0])}, {sizes}, {_one(kernel)})")
 
