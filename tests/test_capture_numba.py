@@ -10,7 +10,7 @@ from interpreted import run_source
 from test_capture_rows import ROWS, cases, differentiated, drawer
 
 import tinygrad_scratch as tg
-from tinygrad_scratch.capture import compile_numba, emit_numba
+from tinygrad_scratch.capture import compile_numba, emit_products
 from tinygrad_scratch.capture.expand import EXPANSIONS
 from tinygrad_scratch.capture.lower import REDUCTIONS, SCALAR
 
@@ -73,8 +73,8 @@ def test_rows_compiled(part):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_products_with_a_vector(dtype, interpreted, monkeypatch):
     """Of every layout, into answers and into state: by gemv where they are large, and here wherever."""
-    monkeypatch.setattr(emit_numba, "_LARGE_VECTOR", 1)
-    monkeypatch.setattr(emit_numba, "_SMALL_PRODUCT", 0)
+    monkeypatch.setattr(emit_products, "_LARGE_VECTOR", 1)
+    monkeypatch.setattr(emit_products, "_SMALL_PRODUCT", 0)
     if interpreted:
         monkeypatch.setattr(compile_numba, "load", run_source)
     column, row, turned = state = [tg.Tensor(np.zeros(n, dtype), requires_grad=True) for n in ((5, 1), (1, 5), (5, 1))]

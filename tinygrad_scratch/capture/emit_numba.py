@@ -8,17 +8,13 @@ from typing import Any
 import numpy as np
 
 from tinygrad_scratch._typing import Shape
-from tinygrad_scratch.capture import kernels
-from tinygrad_scratch.capture.emit_loops import LoopWriter, in_bounds, literal, strides_along
+from tinygrad_scratch.capture import emit_products, kernels
+from tinygrad_scratch.capture.emit_loops import LoopWriter, in_bounds, strides_along
 from tinygrad_scratch.capture.kernels import Kernel
 from tinygrad_scratch.capture.lower import Check, Item, Product
 from tinygrad_scratch.capture.simplify import Scatter, Unsupported
 from tinygrad_scratch.capture.trace import Var
 
-_SMALL_PRODUCT = 1024  # multiply-adds: below, plain loops are done before a call has begun
-_LARGE_VECTOR = (
-    1 << 22
-)  # multiply-adds with a vector: from here on gemv takes half of gemm's time; it wakes threads far below
 _POINTERS = frozenset("float32 float64 bool int8 int16 int32 int64 uint8 uint16 uint32 uint64".split())
 _TEAM = """@compiled(types.void(types.int64[::1], types.int64, types.int64, types.int64))
 def part(table, job, piece, place):
@@ -148,7 +144,7 @@ class Emitter:
             elif isinstance(item, Scatter):
                 self.scatter(item)
             elif isinstance(item, Product):
-                self.product(item)
+                emit_products.write(item, self)
             elif isinstance(item, Kernel):
                 kernels.write(item, self)
             else:
@@ -192,116 +188,8 @@ class Emitter:
         value = self.get(values, _place(values, names, shape))
         self.write(len(shape), self.put(out, place, f"{self.get(out, place)} + {value}"))
 
-    def product(self, item: Product) -> None:
-        """A product of matrices (or a stack of them), by BLAS, row-major."""
-        a, b, out = item.a, item.b, item.out if item.into is None else item.into
-        if out.dtype.kind != "f" or out.dtype.itemsize < 4 or a.dtype != b.dtype or a.dtype != item.out.dtype:
-            raise Unsupported(f"a product of {a.dtype} and {b.dtype}")
-        if item.into is not None and item.flip:  # (a b)' = b' a'
-            left, right = _transposed(_matrix(b)), _transposed(_matrix(a))
-        else:
-            left, right = _matrix(a), _matrix(b)
-        self.gemm(left, right, _matrix(out), out, item)
-
-    def gemm(self, left: Any, right: Any, target: Any, out: Var, item: Product) -> None:
-        (a, m, k, sa), (b, _, n, sb), (c, _, _, sc) = left, right, target
-        if sc[1] != 1 and n > 1 and not (sc[0] == 1 or m == 1):
-            raise Unsupported("a product into memory with gaps")
-        if sc[1] != 1 and n > 1:  # column-major: compute the transpose
-            (a, m, k, sa), (b, k, n, sb) = (b, n, k, sb[::-1]), (a, k, m, sa[::-1])
-            sc = sc[::-1]
-        if m * n * k <= _SMALL_PRODUCT:
-            self.small_product(left, right, target, item)
-            return
-        ta, lda = _order(sa, m, k)
-        tb, ldb = _order(sb, k, n)
-        alpha, beta = self.factor(item.alpha, out), self.factor(item.beta, out)
-        letter = "s" if out.dtype == np.float32 else "d"
-        ldc = max(sc[0] if m > 1 else n, n, 1)
-        if item.pieces == 1 and 1 in (m, n) and m * n * k >= _LARGE_VECTOR:
-            if n == 1:
-                matrix, order, lead, vector, across, down = a, ta, lda, b, sb[0], sc[0]
-            else:  # y = x B as y' = B' x'
-                matrix, order, lead, vector, across, down = b, 223 - tb, ldb, a, sa[1], sc[1]
-            rows, columns = (m * n, k) if order == 111 else (k, m * n)
-            self.write(
-                0,
-                f"{letter}gemv({order}, {rows}, {columns}, {alpha}, {self.pointer(matrix)}, {matrix.offset}, {lead}, "
-                f"{self.pointer(vector)}, {vector.offset}, {across}, {beta}, {self.pointer(c)}, {c.offset}, {down})",
-            )
-            return
-        with self.job(item.pieces):
-            rows, columns, down, across = str(m), str(n), "0", "0"
-            if self.pieces > 1 and m >= n:
-                rows, down = self.part_of(m)
-            elif self.pieces > 1:
-                columns, across = self.part_of(n)
-            at_a, at_b = f"{a.offset} + {down} * {sa[0]}", f"{b.offset} + {across} * {sb[1]}"
-            self.write(
-                0,
-                f"{letter}gemm({ta}, {tb}, {rows}, {columns}, {k}, {alpha}, {self.pointer(a)}, {at_a}, {lda}, "
-                f"{self.pointer(b)}, {at_b}, {ldb}, {beta}, {self.pointer(c)}, {c.offset} + {down} * {ldc} + {across}, {ldc})",
-            )
-
-    def part_of(self, count: int) -> tuple[str, str]:
-        """(how many, the first) of `count` things that are to be done in this piece."""
-        first, last = self.bounds(count)
-        return f"{last} - {first}", first
-
-    def small_product(self, left: Any, right: Any, target: Any, item: Product) -> None:
-        """A product that is smaller than the call of BLAS would be."""
-        (a, m, k, sa), (b, _, n, sb), (c, _, _, sc) = left, right, target
-        i, j, t, total = (self.fresh(stem) for stem in "kjts")  # never i64, which is a type
-        zero, one = literal(0, c.dtype), literal(1, c.dtype)
-        alpha, beta = self.factor(item.alpha, c), self.factor(item.beta, c)
-        self.write(0, f"for {i} in range({m}):")
-        self.write(1, f"for {j} in range({n}):")
-        self.write(2, f"{total} = {zero}")
-        self.write(2, f"for {t} in range({k}):")
-        left_element = self.get(a, f"{a.offset} + {i} * {sa[0]} + {t} * {sa[1]}")
-        right_element = self.get(b, f"{b.offset} + {t} * {sb[0]} + {j} * {sb[1]}")
-        self.write(3, f"{total} = plus({total}, {left_element} * {right_element})")
-        place = f"{c.offset} + {i} * {sc[0]} + {j} * {sc[1]}"
-        value = total if alpha == one else f"{alpha} * {total}"
-        if beta != zero:
-            value += f" + {'' if beta == one else beta + ' * '}{self.get(c, place)}"
-        self.write(2, self.put(c, place, value))
-
-    def factor(self, x: Any, like: Var) -> str:
-        if isinstance(x, tuple):
-            return f"{self.factor(x[0], like)} * {self.factor(x[1], like)}"
-        if isinstance(x, Var):
-            return self.get(x, str(x.offset))
-        return literal(x, like.dtype)
-
 
 def _place(var: Var, names: list[str], shape: Shape) -> str:
     """Where the element of a Var lies that loops of these names over `shape` are at."""
     terms = [f"{name} * {stride}" for name, stride in zip(names, strides_along(var, shape), strict=True) if stride]
     return " + ".join([*terms, str(var.offset)])
-
-
-def _matrix(var: Var) -> tuple[Var, int, int, Shape]:
-    """(Var, rows, columns, strides)"""
-    strides: Any = var.strides
-    return var, var.shape[0], var.shape[1], strides
-
-
-def _transposed(matrix: tuple[Var, int, int, Shape]) -> tuple[Var, int, int, Shape]:
-    var, rows, columns, strides = matrix
-    return var, columns, rows, strides[::-1]
-
-
-def _order(strides: Shape, rows: int, columns: int) -> tuple[int, int]:
-    """(111 plain or 112 transposed, leading dimension) of a row-major argument."""
-    if strides[1] == 1 or columns == 1:
-        lead = strides[0] if rows > 1 else columns
-        if columns == 1 and rows > 1 and strides[1] != 1:
-            lead = strides[0]
-        if lead >= max(columns, 1):
-            return 111, max(lead, 1)
-    if strides[0] == 1 or rows == 1:
-        lead = strides[1] if columns > 1 else rows
-        if lead >= max(rows, 1):
-            return 112, max(lead, 1)
-    raise Unsupported("a product of matrices with gaps")
