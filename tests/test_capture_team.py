@@ -13,7 +13,7 @@ from interpreted import run_source
 import tinygrad_scratch as tg
 from tinygrad_scratch import _team, nn
 from tinygrad_scratch._blas import numpy_blas
-from tinygrad_scratch.capture import compile_numba, kernels, lower
+from tinygrad_scratch.capture import blocks, compile_numba, kernels
 
 pytestmark = needs_numba
 
@@ -22,14 +22,12 @@ pytestmark = needs_numba
 def all_is_shared(monkeypatch):
     """Every loop, product and kernel is a job, however small, with or without convolutions beside it."""
     monkeypatch.setattr(kernels, "LEAST", dict.fromkeys(kernels.LEAST, 1))
-    whole = lower.lower
 
-    def lowered(rows, outputs):
-        items = whole(rows, outputs)
-        lower.share(items)
+    def shared(items, kept, outputs):
+        blocks.share(items)
         return items
 
-    monkeypatch.setattr(compile_numba, "lower", lowered)
+    monkeypatch.setattr(compile_numba, "arrange", shared)
 
 
 def network(seed=0):

@@ -18,6 +18,7 @@ import numpy as np
 from tinygrad_scratch import _team
 from tinygrad_scratch._typing import Array
 from tinygrad_scratch.capture import compile_numpy
+from tinygrad_scratch.capture.blocks import Blocks, Program, arrange
 from tinygrad_scratch.capture.emit_numba import Emitter
 from tinygrad_scratch.capture.lower import lower, needed_outside
 from tinygrad_scratch.capture.memory import Memory, lay_out
@@ -91,8 +92,10 @@ def _compile(plan: Any) -> Compiled:
     rows = [replace(i, inputs=list(i.inputs)) for i in plan.instrs if i.op.__name__ != "random"]
     items = lower(rows, plan.outputs)  # which changes them: NumPy's source is of the plan's own
     kept = needed_outside(items, plan.outputs)
-    memory = lay_out([item.use(kept) for item in items], plan.outputs)
-    emitter = Emitter(items, kept, plan.inputs, _places(plan, memory))
+    program = arrange(items, kept, plan.outputs)
+    rooms = [item.room for item in program if isinstance(item, Blocks)]
+    memory = lay_out([item.use(kept) for item in program], plan.outputs, alone=rooms)
+    emitter = Emitter(program, kept, plan.inputs, _places(plan, memory, program))
     emitter.body()
     for var in plan.outputs:  # which an epoch reads, where no loop does
         emitter.pointer(var)
@@ -137,7 +140,7 @@ def array_type(var: Var, ndim: int | None = None) -> str:
     return f"types.Array(types.{kind}, {len(var.shape) if ndim is None else ndim}, 'C', readonly=True)"
 
 
-def _places(plan: Any, memory: Memory) -> dict[int, int]:
+def _places(plan: Any, memory: Memory, program: Program) -> dict[int, int]:
     """A number for each owner of memory, the same for owners that share some; inputs, which change, have none."""
     places = dict(memory.place)
     count = len(memory.slabs)
@@ -147,6 +150,11 @@ def _places(plan: Any, memory: Memory) -> dict[int, int]:
         number = count + len(outside) if shared is None else shared
         outside.append((number, var))
         places[id(var)] = number
+    count += len(outside)
+    for item in program:
+        if isinstance(item, Blocks):
+            places |= {key: count + slab for key, slab in item.memory.place.items()}
+            count += len(item.memory.slabs)
     return places
 
 

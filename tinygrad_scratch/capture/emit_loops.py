@@ -4,10 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinygrad_scratch._typing import Shape
 from tinygrad_scratch.capture.lower import Loop
 from tinygrad_scratch.capture.rewrite import uniform
-from tinygrad_scratch.capture.simplify import Unsupported
+from tinygrad_scratch.capture.simplify import Unsupported, c_strides, reduced_axes, strides_along
 from tinygrad_scratch.capture.trace import Instr, Var
 
 if TYPE_CHECKING:
@@ -50,17 +49,6 @@ def literal(x: Any, dtype: np.dtype[Any]) -> str:
     return f"i64({int(x)})"
 
 
-def strides_along(var: Var, shape: Shape) -> list[int]:
-    """Strides along the axes of a shape: 0 where the Var is broadcast."""
-    lead = len(shape) - len(var.shape)
-    if lead < 0:
-        raise Unsupported("an operand with more axes than the answer")
-    own: Any = var.strides
-    return [0] * lead + [
-        0 if n == 1 != shape[lead + k] else s for k, (n, s) in enumerate(zip(var.shape, own, strict=True))
-    ]
-
-
 def in_bounds(where: str, index: str, n: int) -> list[str]:
     """`where` is an index into n elements, from the end if negative; the step ends if there is no such element."""
     return [
@@ -88,12 +76,12 @@ class LoopWriter:
         return [v for r in rows for v in [*r.vars, r.out] if id(v) not in self.inner or id(v) in self.e.kept]
 
     def _axis_order(self) -> list[int]:
-        """Outermost first: by the strides of the first array that fills the shape."""
+        """Outermost first: by the strides of the first array that fills the shape; in a block, which is of rows, as they are."""
         shape = self.loop.shape
         full = [v for v in self._memory_vars() if v.shape == shape and v.strides and 0 not in v.strides]
         states = [v for v in full if v.kind == "external"] or full
         natural = list(range(len(shape)))
-        if not states:
+        if not states or self.e.block:
             return natural
         strides: Any = states[0].strides
         return sorted(natural, key=lambda k: (-strides[k] if shape[k] > 1 else -(10**18), k))
@@ -125,11 +113,8 @@ class LoopWriter:
         return all(self._axes_of(r) in ("all",) for r in self.loop.reductions)
 
     def _axes_of(self, reduction: Instr) -> Any:
-        axis, ndim = reduction.options.get("axis"), len(self.loop.shape)
-        if axis is None:
-            return "all"
-        axes = {a % ndim for a in (axis if isinstance(axis, tuple) else (axis,))}
-        return "all" if len(axes) == ndim else axes
+        axes = reduced_axes(reduction, len(self.loop.shape))
+        return "all" if len(axes) == len(self.loop.shape) else axes
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -155,18 +140,18 @@ class LoopWriter:
             self._emit()
             pieces = self.e.pieces
         for reduction in self.joins:
-            self._join(reduction, pieces)
+            join(self.e, reduction.out, reduction.op.__name__, self.loop.partial[id(reduction.out)], pieces)
 
     def _pieces(self) -> int:
         """In how many pieces threads do it: parts of the outermost loop. A job cannot end the step, as a bad index does."""
-        ends = any(r.op.__name__ == "gather" for r in self.loop.rows)
+        ends = any(r.op.__name__ == "gather" and not all(r.options["certain"]) for r in self.loop.rows)
         return 1 if ends or not self.lengths else min(self.loop.pieces, self.lengths[0])
 
     def _empty(self, row: Instr) -> None:
         """A sum or product of nothing: 0 or 1 in each element of the answer."""
         i = self.e.fresh("z")
         self.e.write(0, f"for {i} in range({row.out.array.size}):")
-        self.e.write(1, self.e.put(row.out, i, _unit(row)))
+        self.e.write(1, self.e.put(row.out, i, unit_of(row)))
 
     def _emit(self) -> None:
         for depth in range(len(self.axes) + 1):
@@ -287,13 +272,21 @@ class LoopWriter:
         terms = [str(source.offset)]
         for k, (stride, n) in enumerate(zip(source.strides, source.shape, strict=True)):
             if before <= k < before + len(indices):
-                index, where = indices[k - before], self.e.fresh()
-                name = self._load(index)  # which is read where it is known: once, not for each element of a row
-                self.at[self._depth(index)].extend(in_bounds(where, name, n))
-                terms.append(f"{where} * {stride}")
+                terms.append(f"{self._index(indices[k - before], n, row.options['certain'][k - before])} * {stride}")
             else:
                 terms.append(f"i{k if k < before else k + moved} * {stride}")
         return self.e.get(source, " + ".join(terms))
+
+    def _index(self, index: Var, n: int, certain: str) -> str:
+        """An index into n elements, which is read (and checked) where it is known: once, not for each element of a row."""
+        if certain == "counted":
+            return next((f"i{k}" for k, stride in enumerate(self._strides(index)) if stride), "0")
+        name = self._load(index)
+        if certain:
+            return name
+        where = self.e.fresh()
+        self.at[self._depth(index)].extend(in_bounds(where, name, n))
+        return where
 
     def _reduce(self, row: Instr) -> None:
         """Ride along: an accumulator outside the axes that are summed, or the answer's own memory where they are outer."""
@@ -303,20 +296,22 @@ class LoopWriter:
         inner = 0
         while inner < depth and (self.flat or self.axes[depth - 1 - inner] in gone):
             inner += 1
-        unit = _unit(row)
+        unit = unit_of(row)
         if axes == "all" or inner == len(gone):
             level = depth - inner
             total = self.e.fresh("s")
-            self.at[level].append(f"{total} = {unit}")
-            self.at[depth].append(f"{total} = {_combine(name, total, value, out)}")
             target, before = self._target(row) if not level else (out, "")
-            self.after[level].append(self.e.put(target, before + self._reduced_place(out, gone), total))
+            place = before + self._reduced_place(out, gone)
+            self.at[level].append(f"{total} = {unit if level or not self.e.block else self.e.get(target, place)}")
+            self.at[depth].append(f"{total} = {_combine(name, total, value, out)}")
+            self.after[level].append(self.e.put(target, place, total))
             return
-        i = self.e.fresh("z")
-        self.at[0].append(f"for {i} in range({int(np.prod(out.shape))}):")
         target, before = self._target(row)
-        self.at[0].append(f"    {self.e.put(target, before + i, unit)}")
         place = before + self._reduced_place(out, gone)
+        if not self.e.block:  # where all blocks begin with what those before have left
+            i = self.e.fresh("z")
+            self.at[0].append(f"for {i} in range({int(np.prod(out.shape))}):")
+            self.at[0].append(f"    {self.e.put(target, before + i, unit)}")
         self.at[depth].append(self.e.put(target, place, _combine(name, self.e.get(target, place), value, out)))
 
     def _target(self, row: Instr) -> tuple[Var, str]:
@@ -324,18 +319,9 @@ class LoopWriter:
         if self.e.pieces == 1:
             return row.out, ""
         partial = self.loop.partial[id(row.out)]
-        self.joins.append(row)
+        if not self.e.block:
+            self.joins.append(row)
         return partial, f"piece * {partial.shape[1]} + "
-
-    def _join(self, row: Instr, pieces: int) -> None:
-        """The answer of a reduction from those of the pieces, in their order."""
-        partial, (z, n, total) = self.loop.partial[id(row.out)], (self.e.fresh(stem) for stem in "zns")
-        self.e.write(0, f"for {z} in range({partial.shape[1]}):")
-        self.e.write(1, f"{total} = {self.e.get(partial, z)}")
-        self.e.write(1, f"for {n} in range(1, {pieces}):")
-        part = self.e.get(partial, f"{n} * {partial.shape[1]} + {z}")
-        self.e.write(2, f"{total} = {_combine(row.op.__name__, total, part, row.out)}")
-        self.e.write(1, self.e.put(row.out, z, total))
 
     def _reduced_place(self, out: Var, gone: set[int]) -> str:
         ndim = len(self.loop.shape)
@@ -346,6 +332,25 @@ class LoopWriter:
         return " + ".join([*terms, str(out.offset)])
 
 
+def join(e: "Emitter", out: Var, name: str, partial: Var, pieces: int) -> None:
+    """A reduction's answer (or a product's, perhaps added up as its transpose) from those of the pieces, in their order."""
+    shape, n, total = partial.shape[1:], e.fresh("n"), e.fresh("s")
+    strides: Any = (1,) if len(shape) == 1 else out.strides if out.shape == shape else out.strides[::-1]  # type: ignore[index]
+    places = [e.fresh("z") for _ in shape]
+    for depth, (place, length) in enumerate(zip(places, shape, strict=True)):
+        e.write(depth, f"for {place} in range({length}):")
+    at, to = (_dot(places, s) for s in (c_strides(shape), strides))
+    e.write(len(shape), f"{total} = {e.get(partial, at)}")
+    e.write(len(shape), f"for {n} in range(1, {pieces}):")
+    part = e.get(partial, f"{n} * {int(np.prod(shape))} + {at}")
+    e.write(len(shape) + 1, f"{total} = {_combine(name, total, part, out)}")
+    e.write(len(shape), e.put(out, to, total))
+
+
+def _dot(places: list[str], strides: Any) -> str:
+    return " + ".join(f"{place} * {stride}" for place, stride in zip(places, strides, strict=True))
+
+
 def _combine(name: str, total: str, value: str, out: Var) -> str:
     if name == "sum":
         return f"plus({total}, {value})" if out.dtype.kind == "f" else f"{total} + {value}"
@@ -354,7 +359,7 @@ def _combine(name: str, total: str, value: str, out: Var) -> str:
     return {"max": f"larger({value}, {total})", "min": f"smaller({value}, {total})", "prod": f"{total} * {value}"}[name]
 
 
-def _unit(row: Instr) -> str:
+def unit_of(row: Instr) -> str:
     """What a reduction starts from."""
     name, dtype = row.op.__name__, row.out.dtype
     if name not in ("max", "min") or dtype.kind == "b":

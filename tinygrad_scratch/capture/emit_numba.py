@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from tinygrad_scratch._typing import Shape
-from tinygrad_scratch.capture import emit_products, kernels
-from tinygrad_scratch.capture.emit_loops import LoopWriter, in_bounds, strides_along
+from tinygrad_scratch.capture import emit_blocks, emit_products, kernels
+from tinygrad_scratch.capture.blocks import Blocks, Program
+from tinygrad_scratch.capture.emit_loops import LoopWriter, in_bounds
 from tinygrad_scratch.capture.kernels import Kernel
 from tinygrad_scratch.capture.lower import Check, Item, Product
-from tinygrad_scratch.capture.simplify import Scatter, Unsupported
+from tinygrad_scratch.capture.simplify import Scatter, Unsupported, strides_along
 from tinygrad_scratch.capture.trace import Var
 
 _POINTERS = frozenset("float32 float64 bool int8 int16 int32 int64 uint8 uint16 uint32 uint64".split())
@@ -33,7 +34,7 @@ def helper(table, place):
 class Emitter:
     """Writes the source of a compiled step, and notes which arrays its table of addresses must hold."""
 
-    def __init__(self, items: Sequence[Item], kept: set[int], inputs: Sequence[Var], places: dict[int, int]):
+    def __init__(self, items: Program, kept: set[int], inputs: Sequence[Var], places: dict[int, int]):
         self.items, self.kept, self.places = items, kept, places
         self.how_many = 1 + max(places.values(), default=0)
         self.inputs = list(inputs)
@@ -42,7 +43,9 @@ class Emitter:
         self.lines: list[str] = []
         self.jobs: list[list[str]] = []  # what threads share, in pieces
         self.pieces = 1  # of what is being written
-        self.count = 0
+        self.block: tuple[str, str, int] | None = None  # what is being written is of rows from, to; of so many
+        self.depth = self.count = 0
+        self.phase = ""
 
     # -- names and addresses ---------------------------------------------------------------------------------------
 
@@ -75,7 +78,7 @@ class Emitter:
         return f"{stem}{self.count}"
 
     def write(self, depth: int, line: str) -> None:
-        self.lines.append("    " * (depth + 1) + line)
+        self.lines.append("    " * (self.depth + depth + 1) + line)
 
     # -- what threads share ----------------------------------------------------------------------------------------
 
@@ -96,7 +99,11 @@ class Emitter:
         return f"{self.pointer(var)}, {number if self.pieces > 1 else 0} * i64({int(np.prod(var.shape[1:]))})"
 
     def bounds(self, count: int) -> tuple[str, str]:
-        """The first of `count` things that are to be done, and the one after the last."""
+        """The first of `count` things that are to be done, and the one after the last; in a block, so many of each row."""
+        if self.block is not None:
+            first, last, rows = self.block
+            each = count // rows
+            return (first, last) if each == 1 else (f"{first} * {each}", f"{last} * {each}")
         if self.pieces == 1:
             return "i64(0)", f"i64({count})"
         return f"(piece * i64({count}) // i64({self.pieces}))", f"((piece + 1) * i64({count}) // i64({self.pieces}))"
@@ -134,21 +141,27 @@ class Emitter:
 
     def body(self) -> None:
         """Write all items; then the table of addresses is known."""
-        phase = ""
         for item in self.items:
-            if item.phase != phase:
-                phase = item.phase
-                self.write(0, f"# {phase}")
-            if isinstance(item, Check):
-                self.check(item)
-            elif isinstance(item, Scatter):
-                self.scatter(item)
-            elif isinstance(item, Product):
-                emit_products.write(item, self)
-            elif isinstance(item, Kernel):
-                kernels.write(item, self)
+            if isinstance(item, Blocks):
+                emit_blocks.write(item, self)
             else:
-                LoopWriter(self, item).write()
+                self.item(item)
+
+    def item(self, item: Item) -> None:
+        """Write one item, below a line that says to what part of the step it belongs."""
+        if item.phase != self.phase:
+            self.phase = item.phase
+            self.write(0, f"# {item.phase}")
+        if isinstance(item, Check):
+            self.check(item)
+        elif isinstance(item, Scatter):
+            self.scatter(item)
+        elif isinstance(item, Product):
+            emit_products.write(item, self)
+        elif isinstance(item, Kernel):
+            kernels.write(item, self)
+        else:
+            LoopWriter(self, item).write()
 
     def function(self, name: str, direct: bool) -> str:
         """The source of the step: of its inputs themselves (`direct`), or with their addresses at the table's end."""

@@ -72,6 +72,9 @@ def write(item: Product, e: "Emitter") -> None:
     if out.dtype.kind != "f" or out.dtype.itemsize < 4 or a.dtype != b.dtype or a.dtype != item.out.dtype:
         raise Unsupported(f"a product of {a.dtype} and {b.dtype}")
     left, right, target = matrix(a), matrix(b), matrix(out)
+    if e.block is not None:
+        multiply(left.some_rows(*e.bounds(left.rows)), right, target.some_rows(*e.bounds(left.rows)), item, e)
+        return
     if item.into is not None and item.flip:  # (a b)' = b' a'
         left, right = right.turned, left.turned
     with e.job(item.pieces):
@@ -80,6 +83,17 @@ def write(item: Product, e: "Emitter") -> None:
         elif e.pieces > 1:
             right, target = (m.some_columns(*e.bounds(right.columns)) for m in (right, target))
         multiply(left, right, target, item, e)
+
+
+def add(item: Product, total: Var, e: "Emitter") -> None:
+    """Add the product over a block's rows, which it sums over, to what the piece has in `total` (pieces, rows, columns)."""
+    left, right = matrix(item.a), matrix(item.b)
+    left, right = left.some_columns(*e.bounds(left.columns)), right.some_rows(*e.bounds(left.columns))
+    if total.shape[1:] != item.out.shape:
+        left, right = right.turned, left.turned
+    _, rows, columns = total.shape
+    target = Matrix(total, rows, columns, (columns, 1), f"piece * {rows * columns}", str(rows), str(columns))
+    multiply(left, right, target, replace(item, beta=1.0), e)
 
 
 def multiply(left: Matrix, right: Matrix, target: Matrix, item: Product, e: "Emitter") -> None:
@@ -91,7 +105,7 @@ def multiply(left: Matrix, right: Matrix, target: Matrix, item: Product, e: "Emi
     work = left.rows * left.columns * right.columns
     if work <= _SMALL_PRODUCT:
         _loops(left, right, target, item, e)
-    elif e.pieces == 1 and 1 in (left.rows, right.columns) and work >= _LARGE_VECTOR:
+    elif 1 in (left.rows, right.columns) and (e.block or (e.pieces == 1 and work >= _LARGE_VECTOR)):
         _gemv(left, right, target, item, e)
     else:
         _gemm(left, right, target, item, e)

@@ -19,6 +19,7 @@ from tinygrad_scratch.capture.simplify import (
     Unsupported,
     as_matrices,
     c_strides,
+    certain_indices,
     readers_of,
     scratch,
     simple_rows,
@@ -34,6 +35,7 @@ SCALAR = frozenset(
 )
 REDUCTIONS = frozenset({"sum", "max", "min", "prod", "any", "all"})
 _PARTIAL = 4096  # numbers that a reduction may have, for its memory to be had several times
+LONG = 2048  # terms of a sum, beside which it costs nothing to store the answer
 
 
 @dataclass(eq=False)
@@ -59,12 +61,12 @@ class Loop:
     def share(self) -> None:
         """Make room for what each piece adds up, if there is enough work for several threads."""
         pieces = pieces_of(max(self.shape, default=1), prod(self.shape))
-        if pieces > 1 and all(_can_be_joined(r.out) for r in self.reductions):
+        if pieces > 1 and all(can_be_joined(r.out) for r in self.reductions):
             self.pieces = pieces
             self.partial = {id(r.out): scratch(r.out.dtype, pieces, r.out.array.size) for r in self.reductions}
 
 
-def _can_be_joined(answer: Var) -> bool:
+def can_be_joined(answer: Var) -> bool:
     """Whether a reduction may be done in pieces: of floats, so few that its memory may be had several times."""
     whole = answer.base is None and answer.strides == c_strides(answer.shape)
     return whole and answer.dtype.kind == "f" and answer.array.size <= _PARTIAL
@@ -121,7 +123,7 @@ def _elsewhere(instr: Instr, var: Var) -> bool:
 
 def lower(instrs: Sequence[Instr], outputs: list[Var]) -> list[Item]:
     """Items in an order that computes what the rows compute."""
-    rows = [row for i in instrs if not _nothing_to_do(i) for row in simple_rows(i)]
+    rows = certain_indices([row for i in instrs if not _nothing_to_do(i) for row in simple_rows(i)])
     for instr in rows:
         for var in instr.vars:
             if not var.root.compact and var.base is not None:
@@ -138,17 +140,7 @@ def lower(instrs: Sequence[Instr], outputs: list[Var]) -> list[Item]:
             for copy in copies:
                 schedule.place(copy)
             schedule.append(product)
-    if any(isinstance(i, Kernel) and i.pieces > 1 for i in items) or not any(isinstance(i, Product) for i in items):
-        share(items)
     return items
-
-
-def share(items: Sequence[Item]) -> None:
-    """Have threads share large loops and products too: beside convolutions, and where there are no products, whose own threads
-    would look for more of them on the same cores for a while."""
-    for item in items:
-        if isinstance(item, (Loop, Product)):
-            item.share()
 
 
 def _nothing_to_do(instr: Instr) -> bool:
@@ -247,6 +239,10 @@ def _fold_updates(rows: list[Instr], outputs: list[Var]) -> list[Any]:
 
 
 def _foldable(product: Instr, value: Var, state: Var, rows: list[Instr], counts: dict[int, int]) -> bool:
+    if (
+        product.vars[0].shape[-1] >= LONG
+    ):  # over the rows of a large batch, of which blocks may be done one after the other
+        return False
     two = all(v.array.ndim == 2 for v in (*product.vars, state))
     direct = value is product.out or (value.base is product.out and value.strides == product.out.strides[::-1])  # type: ignore[index]
     once = counts.get(id(product.out), 0) == 1

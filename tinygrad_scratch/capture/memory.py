@@ -22,11 +22,16 @@ class Memory:
     def bytes(self) -> int:
         return sum(self.slabs)
 
-    def allocate(self) -> list[Array]:
-        """The slabs, one after the other in one piece of memory; no two begin at the same place of a page."""
+    def starts(self) -> list[int]:
+        """Where each slab begins if they lie one after the other, no two at the same place of a page; and where the last ends."""
         starts = [0]
         for size in self.slabs:
             starts.append(starts[-1] + -(-size // LINE) * LINE + (LINE if (size + LINE) % PAGE > LINE else 5 * LINE))
+        return starts
+
+    def allocate(self) -> list[Array]:
+        """The slabs, in one piece of memory."""
+        starts = self.starts()
         arena = placed((starts[-1],), np.uint8, 13 * LINE)
         return [arena[start : start + size] for start, size in zip(starts, self.slabs, strict=False)]
 
@@ -52,9 +57,13 @@ def of_instrs(instrs: Sequence[Instr]) -> list[Use]:
     ]
 
 
-def lay_out(uses: Sequence[Use], outputs: Sequence[Var]) -> Memory:
-    """Give every answer a slab; free it after the last step that reads it or a view of it. Outputs live to the end."""
+def lay_out(uses: Sequence[Use], outputs: Sequence[Var], alone: Sequence[Var] = ()) -> Memory:
+    """Give every answer a slab; free it after the last step that reads it or a view of it. Outputs live to the end; what is
+    to be alone never shares a slab."""
     memory, free = Memory(), []  # type: Memory, list[int]
+    for var in alone:
+        memory.asked += var.array.nbytes
+        memory.place[id(var)] = _take(memory, free, var.array.nbytes)
     last = {id(v.root): n for n, use in enumerate(uses) for v in (*use.reads, *use.writes)}
     last.update({id(v.root): len(uses) for v in outputs})
     for n, use in enumerate(uses):

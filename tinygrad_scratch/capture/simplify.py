@@ -154,6 +154,25 @@ def c_strides(shape: Shape) -> Shape:
     return tuple(int(np.prod(shape[i + 1 :])) for i in range(len(shape)))
 
 
+def strides_along(var: Var, shape: Shape) -> list[int]:
+    """Strides along the axes of a shape: 0 where the Var is broadcast."""
+    lead = len(shape) - len(var.shape)
+    if lead < 0:
+        raise Unsupported("an operand with more axes than the answer")
+    own: Any = var.strides
+    return [0] * lead + [
+        0 if n == 1 != shape[lead + k] else s for k, (n, s) in enumerate(zip(var.shape, own, strict=True))
+    ]
+
+
+def reduced_axes(reduction: Instr, ndim: int) -> set[int]:
+    """The axes that a reduction of an array of so many goes over."""
+    axis = reduction.options.get("axis")
+    if axis is None:
+        return set(range(ndim))
+    return {a % ndim for a in (axis if isinstance(axis, tuple) else (axis,))}
+
+
 def view(var: Var, shape: Shape, strides: Shape, offset: int = 0) -> Var:
     """Other axes over the memory of a Var."""
     shown = Var("answer", np.broadcast_to(np.zeros((), var.dtype), shape), base=var)
@@ -168,6 +187,44 @@ def part(var: Var, index: Any) -> Var:
     taken = whole[index if Ellipsis in index else (*index, ...)]  # an array, also of one element
     offset = (taken.ctypes.data - whole.ctypes.data) // size
     return view(var, taken.shape, tuple(s // size for s in taken.strides), offset)
+
+
+# -- indices -----------------------------------------------------------------------------------------------------------
+
+
+def certain_indices(rows: list[Instr]) -> list[Instr]:
+    """The rows, labels that nothing changes checked first; each gather says of its indices which need no check of their own."""
+    changed = {id(r.out.root) for r in rows if r.op.__name__ != "check_labels"}
+    early = [r for r in rows if r.op.__name__ == "check_labels" and id(r.vars[0].root) not in changed]
+    classes = {_shown(r.vars[0]): r.options["classes"] for r in early}
+    for gather in rows:
+        if gather.op.__name__ == "gather":
+            source, *indices = gather.inputs
+            lengths = source.shape[gather.options["before"] :]
+            gather.options["certain"] = [
+                "counted" if _counts(v, n) else "checked" if classes.get(_shown(v), n + 1) <= n else ""
+                for v, n in zip(indices, lengths, strict=False)
+            ]
+    return [*early, *(r for r in rows if r not in early)]
+
+
+def _shown(var: Var) -> tuple[Any, ...]:
+    """What of which memory a Var shows, but for axes of one element."""
+    strides: Any = var.strides
+    return id(var.root), var.offset, tuple((n, s) for n, s in zip(var.shape, strides, strict=True) if n != 1)
+
+
+def _counts(index: Var, length: int) -> bool:
+    """Whether an index is 0, 1, 2 and so on along an axis of its own."""
+    known, n = index.root.array, index.array.size
+    if (
+        index.root.kind != "constant"
+        or known.size != n
+        or n > length
+        or _shown(index)[1:] not in ((0, ((n, 1),)), (0, ()))
+    ):
+        return False
+    return bool((known.reshape(-1) == np.arange(n)).all())
 
 
 # -- products ----------------------------------------------------------------------------------------------------------

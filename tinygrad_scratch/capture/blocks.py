@@ -1,0 +1,296 @@
+"""Steps over many rows (the examples of a batch), done for some hundred rows at a time, from their forward to their backward pass.
+
+A product over a large batch reads it from memory, and so does the product that makes the weight's gradient; what lies
+between them is written to memory and read again. Here items that need nothing of a row but what lies in that row are done
+together for a block of rows that the cache holds. What is needed of a block alone has memory for a block alone; sums
+over the rows, gradients among them, are added up as the blocks go by. Threads share the blocks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tinygrad_scratch._team import MOST
+from tinygrad_scratch.capture.kernels import Kernel
+from tinygrad_scratch.capture.lower import LONG, Item, Loop, Product, can_be_joined
+from tinygrad_scratch.capture.memory import Memory, Use, lay_out
+from tinygrad_scratch.capture.simplify import reduced_axes, scratch, strides_along
+from tinygrad_scratch.capture.trace import Instr, Var
+
+LEAST_ROWS = LONG
+LEAST_BYTES = 1 << 23  # that the rows have in all arrays: more than caches near a core hold
+BLOCK_BYTES = 3 << 19  # of a block's rows in all arrays
+PIECES = 16  # that threads share; each adds up sums of its own
+_SUMS = 4  # how many times what all those sums take the rows must have
+
+
+@dataclass(eq=False)
+class Blocks:
+    """Items that are done for one block of rows after the other."""
+
+    items: list[Item]
+    rows: int
+    height: int  # rows of a block, at most
+    pieces: int
+    local: dict[int, Var]  # owners of which a block's rows are enough, by id
+    memory: Memory  # where each of them lies
+    room: Var  # that memory, for each thread
+    partial: dict[int, Var]  # by the id of a sum over rows: memory for that of each piece
+
+    def use(self, kept: set[int]) -> Use:
+        """What it reads and writes outside of a block."""
+        uses = [item.use(kept) for item in self.items]
+        reads = [v for use in uses for v in use.reads if id(v.root) not in self.local]
+        writes = [v for use in uses for v in use.writes if id(v) not in self.local]
+        return Use([*reads, *self.partial.values()], [*writes, *self.partial.values()])
+
+
+Program = Sequence[Item | Blocks]
+
+
+def arrange(items: Sequence[Item], kept: set[int], outputs: Sequence[Var]) -> list[Item | Blocks]:
+    """The items, in blocks where that is worth it.
+
+    Beside blocks and convolutions, and where there are no products, threads share all that is large: BLAS's own, once woken,
+    look for more products on the same cores for a while.
+    """
+    program = _in_blocks(list(items), kept, outputs)
+    shared = any(isinstance(item, Blocks) or (isinstance(item, Kernel) and item.pieces > 1) for item in program)
+    if shared or not any(isinstance(item, Product) for item in program):
+        share(program)
+    return program
+
+
+def share(program: Program) -> None:
+    """Have threads share large loops and products."""
+    for item in program:
+        if isinstance(item, (Loop, Product)):
+            item.share()
+
+
+def _in_blocks(items: list[Item], kept: set[int], outputs: Sequence[Var]) -> list[Item | Blocks]:
+    program: list[Item | Blocks] = []
+    start = 0
+    while start < len(items):
+        group = _Group(items, start, kept)
+        blocks = group.blocks(outputs)
+        if blocks is None:
+            program.append(items[start])
+            start += 1
+        else:
+            program += [*group.before, blocks, *group.after]
+            start = group.stop
+    return program
+
+
+# -- what an item needs of rows ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Touch:
+    """Owners (by id) that an item touches: in the row that it is at, or elsewhere too; and those that it writes."""
+
+    row: dict[int, Var] = field(default_factory=dict)
+    whole: dict[int, Var] = field(default_factory=dict)
+    written: set[int] = field(default_factory=set)  # row by row
+    sums: dict[int, Var] = field(default_factory=dict)  # over the rows
+
+    def reads(self, var: Var, axis: int, rows: int) -> None:
+        """Note a read of an array, whose `axis` runs along the rows; -1 if none does."""
+        where = self.row if axis >= 0 and lies_by_row(var, axis, rows) else self.whole
+        where[id(var.root)] = var.root
+
+    def writes(self, var: Var, axis: int, rows: int) -> bool:
+        """Note a write; False if other rows' memory would be written."""
+        self.row[id(var.root)] = var.root
+        self.written.add(id(var.root))
+        return var.root.kind == "answer" and lies_by_row(var, axis, rows)
+
+
+def lies_by_row(var: Var, axis: int, rows: int) -> bool:
+    """Whether an array has, at index i of `axis`, nothing but what lies in the i-th of `rows` equal parts of its owner's memory."""
+    size, strides = var.root.array.size, var.strides
+    if size % rows or not strides or var.shape[axis] != rows or min(strides) < 0 or strides[axis] != size // rows:
+        return False
+    others = [(n - 1) * s for k, (n, s) in enumerate(zip(var.shape, strides, strict=True)) if k != axis]
+    return var.offset + sum(others) < size // rows
+
+
+def touch(item: Item, rows: int, kept: set[int]) -> Touch | None:
+    """What an item touches, if it can be done for some of the rows at a time."""
+    if isinstance(item, Loop):
+        return _of_loop(item, rows, kept)
+    return _of_product(item, rows) if isinstance(item, Product) else None
+
+
+def _of_loop(loop: Loop, rows: int, kept: set[int]) -> Touch | None:
+    made, inner = Touch(), {id(r.out) for r in loop.rows}
+    if loop.shape[:1] != (rows,):
+        return None
+    for row in [*loop.rows, *loop.reductions]:
+        gathers = row.op.__name__ == "gather"
+        if gathers and not all(row.options["certain"]):
+            return None  # a bad index ends the step, which a piece of a job cannot
+        for n, var in enumerate(row.vars):
+            if gathers and not n:
+                along = row.options["before"] or _counts_rows(row, loop)
+                made.reads(var, 0 if along else -1, rows)
+            elif id(var) not in inner:
+                made.reads(var, 0 if len(var.shape) == len(loop.shape) else -1, rows)
+    for row in loop.rows:
+        if (row.in_place or id(row.out) in kept) and not made.writes(row.out, 0, rows):
+            return None
+    for row in loop.reductions:
+        axes, ndim = reduced_axes(row, len(loop.shape)), len(loop.shape)
+        if 0 in axes:
+            if not can_be_joined(row.out):
+                return None
+            made.sums[id(row.out)] = row.out
+        elif axes != set(range(ndim - len(axes), ndim)) or not made.writes(row.out, 0, rows):
+            return None
+    return made
+
+
+def _counts_rows(gather: Instr, loop: Loop) -> bool:
+    """Whether the first index is the number of the row."""
+    return gather.options["certain"][0] == "counted" and strides_along(gather.inputs[1], loop.shape)[0] != 0
+
+
+def _of_product(product: Product, rows: int) -> Touch | None:
+    made, a, b, out = Touch(), product.a, product.b, product.out
+    if product.into is not None:
+        return None
+    if a.shape[0] == rows:
+        made.reads(a, 0, rows)
+        made.whole[id(b.root)] = b.root
+        return made if made.writes(out, 0, rows) else None
+    if a.shape[1] != rows or out.base is not None or out.dtype.kind != "f":
+        return None
+    made.reads(a, 1, rows)
+    made.reads(b, 0, rows)
+    made.sums[id(out)] = out
+    return made
+
+
+# -- which items go together -------------------------------------------------------------------------------------------
+
+
+class _Group:
+    """Items from `start` on that go together; of the others among them, those that can be done before, and those that can after."""
+
+    def __init__(self, items: list[Item], start: int, kept: set[int]):
+        self.items, self.kept, self.all = [], kept, items  # type: list[Item], set[int], list[Item]
+        self.before: list[Item] = []
+        self.after: list[Item] = []
+        self.row: dict[int, Var] = {}
+        self.whole: set[int] = set()
+        self.written: set[int] = set()
+        self.sums: dict[int, Var] = {}
+        self.stop, self.rows = start, _rows_of(items[start])
+        if self.rows >= LEAST_ROWS and touch(items[start], self.rows, kept) is not None:
+            self._collect(start)
+
+    def _collect(self, start: int) -> None:
+        late_reads: set[int] = set()
+        late_writes: set[int] = set()
+        self.stop = start
+        for item in self.all[start:]:
+            reads, writes, answers = _reads_and_writes(item, self.kept)
+            free = not (reads & late_writes or writes & (late_reads | late_writes))
+            made = touch(item, self.rows, self.kept)
+            if made is not None and free and self._fits(made):
+                self._take(item, made)
+            elif not answers:
+                return
+            elif free and not (reads & (self.written | self.sums.keys()) or writes & self._touched()):
+                self.before.append(item)
+            else:
+                self.after.append(item)
+                late_reads, late_writes = late_reads | reads, late_writes | writes
+            self.stop += 1
+
+    def _touched(self) -> set[int]:
+        return self.row.keys() | self.whole | self.sums.keys()
+
+    def _fits(self, made: Touch) -> bool:
+        """Whether nothing is needed of a row before its block is done, or changed while other blocks need it."""
+        return not (
+            made.whole.keys() & (self.written | self.sums.keys())
+            or made.row.keys() & self.sums.keys()
+            or made.written & self.whole
+        )
+
+    def _take(self, item: Item, made: Touch) -> None:
+        self.items.append(item)
+        self.row |= made.row
+        self.whole |= made.whole.keys()
+        self.written |= made.written
+        self.sums |= made.sums
+
+    def blocks(self, outputs: Sequence[Var]) -> Blocks | None:
+        """The blocks, if they are worth it: more rows than the caches hold, read more than once, for sums that they do hold."""
+        width = sum(v.array.nbytes for v in self.row.values()) // max(self.rows, 1)
+        pieces = min(PIECES, self.rows)
+        sums = pieces * sum(v.array.nbytes for v in self.sums.values())
+        if len(self.items) < 2 or not width or self.rows * width < max(LEAST_BYTES, _SUMS * sums):
+            return None
+        local = self._local(outputs)
+        height = max(1, min(BLOCK_BYTES // width, -(-self.rows // pieces)))
+        memory, parts = _lay_out(self.items, local, height, self.rows, self.kept)
+        room = scratch("uint8", MOST, memory.starts()[-1])
+        memory.place = {key: memory.place[id(part)] for key, part in parts.items()}
+        return Blocks(self.items, self.rows, height, pieces, local, memory, room, self._partial(pieces))
+
+    def _partial(self, pieces: int) -> dict[int, Var]:
+        """Memory for the sums of each piece; for a product's with the longer side along memory, which BLAS adds to faster."""
+        partial: dict[int, Var] = {}
+        for item in self.items:
+            if isinstance(item, Loop):
+                sums = [r.out for r in item.reductions if id(r.out) in self.sums]
+                item.partial = {id(out): scratch(out.dtype, pieces, out.array.size) for out in sums}
+                partial |= item.partial
+            elif isinstance(item, Product) and id(item.out) in self.sums:
+                partial[id(item.out)] = scratch(item.out.dtype, pieces, *sorted(item.out.shape))
+        return partial
+
+    def _local(self, outputs: Sequence[Var]) -> dict[int, Var]:
+        """What nobody needs but for a block."""
+        own = set(map(id, self.items))
+        elsewhere = {id(v.root) for v in outputs}
+        for item in self.all:
+            if id(item) not in own:
+                use = item.use(self.kept)
+                elsewhere |= {id(v.root) for v in (*use.reads, *use.writes)}
+        return {key: v for key, v in self.row.items() if key in self.written and key not in elsewhere}
+
+
+def _rows_of(item: Item) -> int:
+    if isinstance(item, Loop):
+        return item.shape[0] if item.shape else 0
+    if isinstance(item, Product):
+        return item.a.shape[0] if item.a.shape[0] >= LEAST_ROWS else item.a.shape[1]
+    return 0
+
+
+def _reads_and_writes(item: Item, kept: set[int]) -> tuple[set[int], set[int], bool]:
+    """Ids of the owners that an item reads, and writes; and whether these are answers of the step, all of them."""
+    written: list[Any] = list(item.use(kept).writes)
+    if isinstance(item, Loop):
+        written += [r.out for r in item.rows if r.in_place]
+    elif isinstance(item, Product) and item.into is not None:
+        written.append(item.into)
+    reads = {id(v.root) for v in item.use(kept).reads}
+    return reads, {id(v.root) for v in written}, all(v.root.kind == "answer" for v in written)
+
+
+def _lay_out(
+    items: list[Item], local: dict[int, Var], height: int, rows: int, kept: set[int]
+) -> tuple[Memory, dict[int, Var]]:
+    """Memory for one block's rows of what is local, and the Var that stands for each there."""
+    parts = {key: scratch(v.dtype, height, v.array.size // rows) for key, v in local.items()}
+    uses = []
+    for item in items:
+        use = item.use(kept)
+        reads = [parts[id(v.root)] for v in use.reads if id(v.root) in parts]
+        uses.append(Use(reads, [parts[id(v.root)] for v in use.writes if id(v.root) in parts]))
+    return lay_out(uses, ()), parts
