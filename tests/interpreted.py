@@ -151,9 +151,13 @@ def smaller(a, b):
     return a if (a <= b or a != a) else b
 
 
+MEMORY = Memory()
+"""Of the step that runs: its jobs, which are a source of their own, note their places with it."""
+
+
 def run_source(source):
-    """What compile_numba.load gives, for a step or an epoch, in Python."""
-    memory = Memory()
+    """What compile_numba.load gives, for a step, an epoch or their jobs, in Python."""
+    memory = MEMORY
     f32, f64 = np.float32, np.float64
 
     def integer(x):

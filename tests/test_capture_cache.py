@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import numpy as np
-from capturing import needs_numba
+from capturing import compiled_steps, needs_numba  # noqa: F401
+
+import tinygrad_scratch as tg
 
 pytestmark = needs_numba
 
@@ -65,3 +67,38 @@ def test_a_second_process_loads_machine_code_alone(tmp_path):
     np.testing.assert_array_equal(third[:6], first[:6])
     (tmp_path / "file").write_text("")
     assert run(tmp_path / "file" / "folder") == (False, first)  # no place for a cache
+
+
+def falling():
+    """A layer, and a step that teaches it."""
+    layer = tg.nn.Linear(4, 1, rng=np.random.default_rng(1))
+
+    def step(x, y):
+        layer.zero_grad()
+        loss = np.mean(np.square(layer(x) - y))
+        loss.backward()
+        with tg.no_grad():
+            for parameter in layer.parameters():
+                parameter.__isub__(0.1 * parameter.grad)
+        return loss
+
+    return layer, tg.capture(step, backend="numba")
+
+
+def test_a_step_that_runs_in_epochs_alone_is_compiled_once(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((22, 4), np.float32), rng.random((22, 1), np.float32)
+    _, single = falling()
+    rounds = [20, 20, 22, 22, 22, 4]
+    wanted = [[float(single(x[i:end][:4], y[i:end][:4])) for i in range(0, end, 4)] for end in rounds]
+    monkeypatch.setenv("TINYGRAD_SCRATCH_CACHE", str(tmp_path))
+    layer, step = falling()
+    modules = []
+    for end, losses in zip(rounds[:-1], wanted, strict=False):
+        np.testing.assert_array_equal(step.epoch(x[:end], y[:end], batch_size=4), losses)
+        modules.append(len(list(tmp_path.glob("step_*.py"))))
+        layer.eval()  # which has the plan looked for anew
+        layer.train()
+    assert modules == [1, 1, 1, 1, 2]  # the two that are left of 22 are one step: it is recorded twice, then compiled
+    assert float(step(x[:4], y[:4])) == wanted[-1][0]
+    assert len(list(tmp_path.glob("step_*.py"))) == 3

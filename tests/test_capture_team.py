@@ -83,7 +83,7 @@ def test_a_helper_does_the_pieces_of_a_job(all_is_shared, two_threads):
     words = run.table[run.emitter.table_size :]
     job = next(n for n, lines in enumerate(run.emitter.jobs) if "conv2d(" in lines[-1])
     words[_team.DONE], words[_team.AWAY], words[_team.WORD] = 0, 0, 1 << 32 | job << 16 | 3 << 8
-    thread = threading.Thread(target=run.module.helper, args=(run.table, 1))
+    thread = threading.Thread(target=run.team.helper, args=(run.table, 1))
     thread.start()
     end = time.monotonic() + 60
     while words[_team.DONE] < 3 and time.monotonic() < end:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -49,11 +49,11 @@ def compile_plan(plan: Any) -> Callable[..., Any]:
 
 @dataclass(eq=False)
 class Compiled:
-    """A compiled step: its functions, and the memory that its table of addresses points into."""
+    """A step in compiled code, and the memory that its table of addresses points into.
 
-    core: str  # source of the step for epochs, which give it addresses
-    step: Any
-    module: Any  # where the step's jobs are, which epochs share
+    Each function is compiled when it is first wanted: many a step runs in epochs alone, which have it inlined.
+    """
+
     table: Array
     owners: list[Array]  # kept alive: the table holds addresses
     emitter: Emitter
@@ -61,6 +61,37 @@ class Compiled:
     results: list[Any]
     draws: list[tuple[np.random.Generator, Array]] = field(default_factory=list)
     epoch: Any = None
+
+    @cached_property
+    def team(self) -> Any:
+        """The module of the jobs that the step posts, and its epochs; None if there are none."""
+        source = self.emitter.team()
+        return load(f"{HEAD}{source}") if source else None
+
+    @cached_property
+    def step(self) -> Callable[..., int]:
+        """The function of a single call, of the table and the inputs."""
+        kinds = ", ".join(["types.int64[::1]", *map(array_type, self.inputs)])
+        source = self.emitter.function("step", direct=True)
+        return self.helped(load(f"{HEAD}@compiled(types.int64({kinds}))\n{source}").step)
+
+    def helped(self, function: Callable[..., int]) -> Callable[..., int]:
+        """A compiled function of the table and more; if it posts jobs, with the help of the team's threads."""
+        if self.team is None:
+            return function
+        part, helper, end = self.team.address_of(self.team.part), self.team.helper, self.emitter.table_size
+
+        def run(table: Array, *arguments: Any) -> int:
+            words = table[end:]
+            words[_team.PART], words[_team.AWAY] = part, 0
+            try:
+                _team.helpers.call(_team.size() - 1, helper, table)
+                with _team.products_alone():
+                    return function(table, *arguments)
+            finally:
+                words[_team.AWAY] = 1
+
+        return run
 
     def __call__(self, *arrays: Any) -> list[Array]:
         for rng, array in self.draws:
@@ -99,9 +130,7 @@ def _compile(plan: Any) -> Compiled:
     emitter.body()
     for var in plan.outputs:  # which an epoch reads, where no loop does
         emitter.pointer(var)
-    signature = ", ".join(["types.int64[::1]", *map(array_type, plan.inputs)])
-    module = load(f"{HEAD}{emitter.team()}@compiled(types.int64({signature}))\n{emitter.function('step', direct=True)}")
-    core = f"@compiled(types.int64(types.int64[::1]))\n{emitter.function('core', direct=False)}"
+    numba_blas()
     slabs = memory.allocate()
     arrays = {id(v): _in_slab(v, slabs[memory.place[id(v)]]) for v in emitter.table if id(v) in memory.place}
     owners = [arrays.get(id(v), v.array) for v in emitter.table]
@@ -109,29 +138,8 @@ def _compile(plan: Any) -> Compiled:
     table[: len(owners)] = [a.ctypes.data for a in owners]
     results = [_result(v, arrays, plan.inputs) for v in plan.outputs]
     plan.memory = memory
-    step = helped(module.step, module, emitter)
-    compiled = Compiled(core, step, module, table, owners, emitter, plan.inputs, results)
-    compiled.draws = [(i.options["rng"], i.out.array) for i in draws]
-    return compiled
-
-
-def helped(function: Callable[..., int], module: Any, emitter: Emitter) -> Callable[..., int]:
-    """A compiled function of a table and more; if it posts jobs, which `module` does, with the help of the team's threads."""
-    if not emitter.jobs:
-        return function
-    part = module.address_of(module.part)
-
-    def run(table: Array, *arguments: Any) -> int:
-        words = table[emitter.table_size :]
-        words[_team.PART], words[_team.AWAY] = part, 0
-        try:
-            _team.helpers.call(_team.size() - 1, module.helper, table)
-            with _team.products_alone():
-                return function(table, *arguments)
-        finally:
-            words[_team.AWAY] = 1
-
-    return run
+    random = [(i.options["rng"], i.out.array) for i in draws]
+    return Compiled(table, owners, emitter, plan.inputs, results, random)
 
 
 def array_type(var: Var, ndim: int | None = None) -> str:

@@ -21,10 +21,12 @@ def run_epoch(step: Any, arrays: Sequence[Any], order: Any, batch_size: int, pro
     steps, done, chunk = -(-len(order) // batch_size), 0, 1
     full = len(order) // batch_size
     parts: list[Any] = []
+    if not _fits(step, data, batch_size):  # after a smaller batch, or a switch; a single call would have to be compiled
+        step.find(*(np.empty((batch_size, *a.shape[1:]), a.dtype) for a in data))
     while done < steps:
         began = time.perf_counter()
-        plan = step._last
-        if done < full and plan is not None and plan.can_run_many(data, batch_size) and step.is_current(plan):
+        if done < full and _fits(step, data, batch_size):
+            plan = step._last
             count = min(chunk, full - done)
             made = run_many(plan, data, order, batch_size, done, done + count)
         else:
@@ -59,6 +61,12 @@ def _checked(arrays: Sequence[Any], order: Any, batch_size: int) -> tuple[list[A
     return data, order.astype(np.int64)
 
 
+def _fits(step: Any, data: list[Array], batch_size: int) -> bool:
+    """Whether the plan at hand can do many of the steps."""
+    plan = step._last
+    return plan is not None and plan.can_run_many(data, batch_size) and step.is_current(plan)
+
+
 def run_many(plan: Any, data: list[Array], order: Array, batch_size: int, first: int, last: int) -> Any:
     """Steps `first` to `last` - 1 of the epoch, without returning to Python between them."""
     with plan._lock:
@@ -89,7 +97,7 @@ def _tree(plan: Any, arrays: list[Array]) -> Any:
 
 def _compile_epoch(compiled: Any, outputs: list[Var]) -> Any:
     """The step's code in a loop that gathers each batch, runs it and keeps its results."""
-    from tinygrad_scratch.capture.compile_numba import HEAD, array_type, helped, load
+    from tinygrad_scratch.capture.compile_numba import HEAD, array_type, load
 
     inputs, emitter = compiled.inputs, compiled.emitter
     batch = inputs[0].shape[0]
@@ -114,8 +122,9 @@ def _compile_epoch(compiled: Any, outputs: list[Var]) -> Any:
     kinds = [array_type(v, 1).replace(", readonly=True", "") for v in inputs] + [array_type(v, 1) for v in inputs]
     kinds += [array_type(v, 1).replace(", readonly=True", "") for v in outputs]
     signature = f"types.int64(types.int64[::1], types.int64, types.int64, types.int64[::1], {', '.join(kinds)})"
-    module = load(f"{HEAD}{compiled.core}\n\n@compiled({signature})\n" + "\n".join(body))
-    return helped(module.epoch, compiled.module, emitter), [np.empty(int(np.prod(v.shape)), v.dtype) for v in inputs]
+    core = f"@compiled(types.int64(types.int64[::1]))\n{emitter.function('core', direct=False)}"
+    module = load(f"{HEAD}{core}\n\n@compiled({signature})\n" + "\n".join(body))
+    return compiled.helped(module.epoch), [np.empty(int(np.prod(v.shape)), v.dtype) for v in inputs]
 
 
 def _keep_result(n: int, var: Var, emitter: Any) -> list[str]:

@@ -72,10 +72,11 @@ class Plan:
         """Tensors of which other calls may leave gradients: one that these calls did not meet is cause to record again."""
         own = {id(t) for t in [*self.grads, *self.updated]}
         others = {id(t): t for t in tensors if id(t) not in own}
-        self._forgotten = [t for key, t in others.items() if self.fates.get(key) == "forgotten"]
-        known = [t for t in self._cleared if id(t) in own]
-        self._cleared = [*known, *(t for key, t in others.items() if key not in self.fates)]
-        self.replay = self._first
+        with self._lock:
+            self._forgotten = [t for key, t in others.items() if self.fates.get(key) == "forgotten"]
+            known = [t for t in self._cleared if id(t) in own]
+            self._cleared = [*known, *(t for key, t in others.items() if key not in self.fates)]
+            self.replay = self._first
 
     def run(self, args: tuple[Any, ...]) -> Any:
         """Replay, the careful way. One thread at a time: the buffers are shared by all calls."""
@@ -93,7 +94,7 @@ class Plan:
     def can_run_many(self, data: list[Array], batch_size: int) -> bool:
         """Whether an epoch over these arrays can stay in compiled code."""
         compiled: Any = self._run
-        if not hasattr(compiled, "core") or compiled.draws or self.grads or len(data) != len(self.inputs):
+        if not hasattr(compiled, "table") or compiled.draws or self.grads or len(data) != len(self.inputs):
             return False
         wanted = [((batch_size, *a.shape[1:]), a.dtype, a.flags.c_contiguous) for a in data]
         shown = [v.root.kind != "input" and v.root.kind != "external" for v in self.outputs]
@@ -160,8 +161,13 @@ class Plan:
 
     def _first(self, *args: Any) -> Any:
         """The first replay since anything that the quick way is written for has changed: write it."""
-        self.replay = write_replay(self, self.expected) if self.expected is not None else _miss
-        return self.replay(*args)
+        if self.expected is None:
+            self.replay = _miss
+        elif tuple((type(a), getattr(a, "shape", None), getattr(a, "dtype", None)) for a in args) == self.expected:
+            with self._lock:  # writing it compiles, which takes long enough for another thread to bind the plan anew
+                self.replay = write_replay(self, self.expected)
+            return self.replay(*args)
+        return MISS
 
     prologue: list[Instr] = field(default_factory=list)  # what depends on the numbers alone
 

@@ -87,7 +87,7 @@ def _state_fits(plan: Any, named: Names) -> list[str]:
 def _run(plan: Any, arrays: list[str], named: Names) -> tuple[list[str], list[str]]:
     """Lines that run the step, and what each of its results is then."""
     run, given = plan._run, "".join(f"{a}, " for a in arrays)
-    straight = plan.threads is None and hasattr(run, "step") and not run.draws
+    straight = plan.threads is None and hasattr(run, "table") and not run.draws
     if straight and all(isinstance(r, np.ndarray) for r in run.results):
         step, table, refuse = named("x", [run.step, run.table, run.refuse])
         lines = [

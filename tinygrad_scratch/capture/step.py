@@ -102,17 +102,27 @@ class Captured:
         with self._lock:
             given, watched = (*args, *kwargs.values()), self._leaves()
             key = (_key(args), _key(kwargs), mode, settings.fingerprint())
-            for plan in self.plans:
-                if plan.key == key:
-                    plan.settings = settings.version
-                    self._last = plan if not kwargs else None
-                    with suppress(Stale):
-                        if plan.current():
-                            return plan.run(given)
-                    self.plans.remove(plan)
-                    self._last = None
-                    break
+            plan = self._known(key, kwargs)
+            if plan is not None:
+                with suppress(Stale):
+                    return plan.run(given)
+                self._drop(plan)
             return self._record(key, args, kwargs, watched)
+
+    def _known(self, key: Any, kwargs: dict[str, Any]) -> Plan | None:
+        """The plan of calls of this kind, if one was made and what it was made of is as it was."""
+        plan = next((plan for plan in self.plans if plan.key == key), None)
+        if plan is not None:
+            plan.settings = settings.version
+            self._last = plan if not kwargs else None
+            if not plan.current():
+                self._drop(plan)
+                return None
+        return plan
+
+    def _drop(self, plan: Plan) -> None:
+        self.plans.remove(plan)
+        self._last = None
 
     def _leaves(self) -> list[Tensor]:
         """What any of its calls may leave gradients in."""
@@ -152,6 +162,13 @@ class Captured:
                     f"{MOST_PLANS} plans are kept already: inputs of ever new shapes, or numbers that change with every call; "
                     "pass numbers as 0-d arrays, and pad or drop odd batches"
                 )
+
+    def find(self, *args: Any) -> None:
+        """Have the plan at hand that a call with these would replay, if there is one."""
+        mode = state.mode
+        if (mode is True or mode is False) and not state.transforms:
+            with self._lock:
+                self._known((_key(args), _key({}), mode, settings.fingerprint()), {})
 
     def is_current(self, plan: Plan) -> bool:
         """Whether nothing was switched since the plan was found to fit."""
