@@ -19,6 +19,7 @@ from tinygrad_scratch import _team
 from tinygrad_scratch._typing import Array
 from tinygrad_scratch.capture import compile_numpy
 from tinygrad_scratch.capture.blocks import Blocks, Program, arrange
+from tinygrad_scratch.capture.draws import Stream, streams
 from tinygrad_scratch.capture.emit_numba import Emitter
 from tinygrad_scratch.capture.lower import lower, needed_outside
 from tinygrad_scratch.capture.memory import Memory, lay_out
@@ -61,6 +62,11 @@ class Compiled:
     results: list[Any]
     draws: list[tuple[np.random.Generator, Array]] = field(default_factory=list)
     epoch: Any = None
+
+    @cached_property
+    def streams(self) -> list[Stream] | None:
+        """Its draws, for epochs, which draw for many steps at once; None where that would give other numbers."""
+        return streams(self.draws)
 
     @cached_property
     def team(self) -> Any:

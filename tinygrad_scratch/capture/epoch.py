@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_scratch._typing import Array
+from tinygrad_scratch.capture.draws import Stream
 from tinygrad_scratch.capture.trace import Var
 from tinygrad_scratch.tensor import Tensor
 from tinygrad_scratch.trees import leaves, rebuild
@@ -68,22 +69,40 @@ def _fits(step: Any, data: list[Array], batch_size: int) -> bool:
 
 
 def run_many(plan: Any, data: list[Array], order: Array, batch_size: int, first: int, last: int) -> Any:
-    """Steps `first` to `last` - 1 of the epoch, without returning to Python between them."""
+    """Steps `first` to `last` - 1 of the epoch, without returning to Python between them but to draw."""
     with plan._lock:
         plan.prepare()
         compiled = plan._run
         if compiled.epoch is None:
             compiled.epoch = _compile_epoch(compiled, plan.outputs)
-        function, staging = compiled.epoch
         results = [np.empty((last - first, *v.shape), v.dtype) for v in plan.outputs]
         flat = [a.reshape(-1) for a in data]
-        run = plan.threads.steady if plan.threads is not None else _plainly
-        code = run(function, (compiled.table, first, last, order, *staging, *flat, *(r.reshape(-1) for r in results)))
-        plan.finish(last - first)
-        if code:
-            compiled.refuse(code)
+        many = min((s.rows for s in compiled.streams), default=last - first)
+        try:
+            for start in range(first, last, many):
+                stop = min(start + many, last)
+                kept = [r[start - first : stop - first].reshape(-1) for r in results]
+                _run_block(plan, start, stop, order, flat, kept)
+        finally:
+            for slot, array in _drawn(compiled):
+                compiled.table[slot] = array.ctypes.data
     joined = [r if r.ndim == 1 else r.reshape(r.shape[0] * r.shape[1], *r.shape[2:]) for r in results]
     return _tree(plan, joined)
+
+
+def _run_block(plan: Any, start: int, stop: int, order: Array, flat: list[Array], kept: list[Array]) -> None:
+    """Draw for these steps, then do them. Where one refuses what it is given, it is the last that has drawn."""
+    compiled = plan._run
+    function, staging = compiled.epoch
+    drawn = [stream.draw(stop - start) for stream in compiled.streams]
+    reached = np.array([stop])
+    run = plan.threads.steady if plan.threads is not None else _plainly
+    code = run(function, (compiled.table, start, stop, order, reached, *staging, *flat, *drawn, *kept))
+    plan.finish(int(reached[0]) - start)
+    if code:
+        for stream in compiled.streams:
+            stream.rewind(int(reached[0]) + 1 - start)
+        compiled.refuse(code)
 
 
 def _plainly(function: Any, arguments: Any) -> Any:
@@ -99,32 +118,62 @@ def _compile_epoch(compiled: Any, outputs: list[Var]) -> Any:
     """The step's code in a loop that gathers each batch, runs it and keeps its results."""
     from tinygrad_scratch.capture.compile_numba import HEAD, array_type, load
 
-    inputs, emitter = compiled.inputs, compiled.emitter
-    batch = inputs[0].shape[0]
-    names = [f"{letter}_{n}" for letter in "ba" for n in range(len(inputs))] + [f"r_{n}" for n in range(len(outputs))]
-    body = [f"def epoch(table, first, last, order, {', '.join(names)}):", "    for s in range(first, last):"]
-    for n, var in enumerate(inputs):
-        size, slot = int(np.prod(var.shape[1:])), len(emitter.table) + n
-        if batch == 1:
-            body.append(f"        table[{slot}] = a_{n}.ctypes.data + order[s] * {size * var.dtype.itemsize}")
-            continue
-        body += [
-            f"        for i in range({batch}):",
-            f"            row = order[s * {batch} + i] * {size}",
-            f"            for j in range({size}):",
-            f"                b_{n}[i * {size} + j] = a_{n}[row + j]",
-            f"        table[{slot}] = b_{n}.ctypes.data",
-        ]
-    body += ["        code = core(table)", "        if code != 0:", "            return code"]
-    for n, var in enumerate(outputs):
-        body += _keep_result(n, var, emitter)
+    inputs, emitter, streams = compiled.inputs, compiled.emitter, compiled.streams
+    many = len(inputs)
+    names = [f"b_{n}" for n in range(many)] + [f"a_{n}" for n in range(many)]
+    names += [f"d_{n}" for n in range(len(streams))] + [f"r_{n}" for n in range(len(outputs))]
+    body = [f"def epoch(table, first, last, order, reached, {', '.join(names)}):", "    for s in range(first, last):"]
+    body += [line for n, var in enumerate(inputs) for line in _gather(n, var, len(emitter.table) + n)]
+    body += [line for n, stream in enumerate(streams) for line in _point(n, stream, emitter)]
+    body += [
+        "        code = core(table)",
+        "        if code != 0:",
+        "            reached[0] = s",
+        "            return code",
+    ]
+    body += [line for n, var in enumerate(outputs) for line in _keep_result(n, var, emitter)]
     body.append("    return 0\n")
     kinds = [array_type(v, 1).replace(", readonly=True", "") for v in inputs] + [array_type(v, 1) for v in inputs]
+    kinds += [f"types.{s.dtype}[::1]" for s in streams]
     kinds += [array_type(v, 1).replace(", readonly=True", "") for v in outputs]
-    signature = f"types.int64(types.int64[::1], types.int64, types.int64, types.int64[::1], {', '.join(kinds)})"
+    numbers = "types.int64[::1], types.int64, types.int64, types.int64[::1], types.int64[::1]"
     core = f"@compiled(types.int64(types.int64[::1]))\n{emitter.function('core', direct=False)}"
-    module = load(f"{HEAD}{core}\n\n@compiled({signature})\n" + "\n".join(body))
+    head = f"{HEAD}{core}\n\n@compiled(types.int64({numbers}, {', '.join(kinds)}))\n"
+    module = load(head + "\n".join(body))
     return compiled.helped(module.epoch), [np.empty(int(np.prod(v.shape)), v.dtype) for v in inputs]
+
+
+def _gather(n: int, var: Var, slot: int) -> list[str]:
+    """Have an input lie where the table says: the examples of the step, one after the other."""
+    batch, size = var.shape[0], int(np.prod(var.shape[1:]))
+    if batch == 1:
+        return [f"        table[{slot}] = a_{n}.ctypes.data + order[s] * {size * var.dtype.itemsize}"]
+    return [
+        f"        for i in range({batch}):",
+        f"            row = order[s * {batch} + i] * {size}",
+        f"            for j in range({size}):",
+        f"                b_{n}[i * {size} + j] = a_{n}[row + j]",
+        f"        table[{slot}] = b_{n}.ctypes.data",
+    ]
+
+
+def _point(n: int, stream: Stream, emitter: Any) -> list[str]:
+    """Have the table say where the numbers lie that are drawn for the step."""
+    size = stream.dtype.itemsize
+    return [
+        f"        table[{slot}] = d_{n}.ctypes.data + ((s - first) * {stream.width} + {start}) * {size}"
+        for start, array in zip(stream.starts, stream.arrays, strict=True)
+        for slot in _slots(array, emitter)
+    ]
+
+
+def _slots(array: Array, emitter: Any) -> list[int]:
+    """Where the table has the address of what is drawn; nowhere if nothing reads it."""
+    return [slot for slot, var in enumerate(emitter.table) if var.array is array]
+
+
+def _drawn(compiled: Any) -> list[tuple[int, Array]]:
+    return [(slot, array) for _, array in compiled.draws for slot in _slots(array, compiled.emitter)]
 
 
 def _keep_result(n: int, var: Var, emitter: Any) -> list[str]:

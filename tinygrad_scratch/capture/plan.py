@@ -94,7 +94,7 @@ class Plan:
     def can_run_many(self, data: list[Array], batch_size: int) -> bool:
         """Whether an epoch over these arrays can stay in compiled code."""
         compiled: Any = self._run
-        if not hasattr(compiled, "table") or compiled.draws or self.grads or len(data) != len(self.inputs):
+        if not hasattr(compiled, "table") or compiled.streams is None or self.grads or len(data) != len(self.inputs):
             return False
         wanted = [((batch_size, *a.shape[1:]), a.dtype, a.flags.c_contiguous) for a in data]
         shown = [v.root.kind != "input" and v.root.kind != "external" for v in self.outputs]

@@ -182,6 +182,9 @@ class Captured:
         progress: called as progress(steps done, steps in all, results of the last few) about 20 times a second; a true
             answer stops the epoch after these.
 
+        What the step draws is drawn for many steps at once, with the stream of one step after the other; only where one
+        generator gives numbers of two dtypes is each step a call.
+
         Returns the results of all steps in the step's own structure, as arrays: numbers stacked, arrays joined along their
         first axis. The same numbers as ``for i in range(0, len(order), batch_size): step(*(a[order[i:i+batch_size]] ...))``.
 
