@@ -28,7 +28,7 @@ class Pointer:
             offset + sum(min(0, (n - 1) * s) for n, s in zip(shape, strides, strict=True))
         )
         span = 1 + sum((n - 1) * abs(s) for n, s in zip(shape, strides, strict=True))
-        flat = np.frombuffer((ctypes.c_char * (span * self.size)).from_address(lowest), self.dtype)
+        flat = np.frombuffer((ctypes.c_char * (span * self.size)).from_address(int(lowest)), self.dtype)
         return np.lib.stride_tricks.as_strided(flat, shape, [s * self.size for s in strides])
 
 
@@ -124,7 +124,7 @@ def windows(memory):
            and hasattr(v, "py_func")}  # fmt: skip
     made = {name: FunctionType(f.__code__, names, name, f.__defaults__) for name, f in own.items()}
     names |= made
-    return made
+    return {**made, "copy_row": copy_row}
 
 
 PARTS = {}

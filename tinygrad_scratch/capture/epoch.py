@@ -149,11 +149,10 @@ def _gather(n: int, var: Var, slot: int) -> list[str]:
     if batch == 1:
         return [f"        table[{slot}] = a_{n}.ctypes.data + order[s] * {size * var.dtype.itemsize}"]
     return [
-        f"        for i in range({batch}):",
-        f"            row = order[s * {batch} + i] * {size}",
-        f"            for j in range({size}):",
-        f"                b_{n}[i * {size} + j] = a_{n}[row + j]",
+        f"        p_{n}, q_{n} = p_{var.dtype}(b_{n}.ctypes.data), p_{var.dtype}(a_{n}.ctypes.data)",
         f"        table[{slot}] = b_{n}.ctypes.data",
+        f"        for i in range({batch}):",
+        f"            copy_row(p_{n}, i * {size}, q_{n}, order[s * {batch} + i] * {size}, {size})",
     ]
 
 
