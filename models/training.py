@@ -30,6 +30,7 @@ from tinygrad_scratch.optim import Optimizer
 from tinygrad_scratch.optim.lr_scheduler import LRScheduler
 
 Step = Callable[[Array, Array], tuple[tg.Tensor, tg.Tensor | None]]
+Forward = Callable[[Array], tg.Tensor]
 Stop = Callable[[], bool]
 After = Callable[[Array, Array | None], bool]
 
@@ -352,13 +353,21 @@ def _close_epoch(run: Run, validation: Measured | None) -> None:
     run.schedule.step()
 
 
-def predict(model: nn.Module, x: Array, chunk: int = 250) -> Array:
-    """The logits (N, outputs) for x (N, ...), computed `chunk` examples at a time in eval mode, without a graph."""
-    training = model.training
+def predict(model: nn.Module, x: Array, chunk: int = 250, forward: Forward | None = None) -> Array:
+    """The logits (N, outputs) for x (N, ...), computed `chunk` examples at a time in eval mode, without a graph.
+
+    forward: of a whole chunk, in the model's stead: ``tg.capture`` of it. A smaller last one is the model's, lest it be
+        captured as well.
+    """
+    training, whole = model.training, len(x) - len(x) % chunk
+    forward = forward or model
     model.eval()
     try:
         with tg.no_grad():
-            return np.concatenate([model(x[start : start + chunk]).data for start in range(0, len(x), chunk)])
+            made = [forward(x[start : start + chunk]).data for start in range(0, whole, chunk)]
+            if whole < len(x):
+                made.append(model(x[whole:]).data)
+            return np.concatenate(made)
     finally:
         model.train(training)
 

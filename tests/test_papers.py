@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from capturing import BACKENDS, compiled_steps  # noqa: F401
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +29,7 @@ from models.papers.claims import Check, Claim, judge, shown
 from models.papers.commands import paper
 from models.papers.run import Run, dataset, run, spans
 from models.papers.tasks import Phase, Task
+from models.training import predict
 
 SMALL = Task(sizes=(784, 6, 10), examples=200, tests=100, phases=(Phase(epochs=2, lr=0.5, batch_size=20),))
 
@@ -189,6 +191,20 @@ class TestRuns:
         assert made.model.training
         made.go()
         assert made.steps == 20
+
+    @pytest.mark.parametrize("backend", BACKENDS)
+    def test_a_captured_forward_measures_the_same(self, backend, monkeypatch):
+        task = replace(SMALL, dropout=0.3, tests=220, loss="cross_entropy")
+        assert Run(task, dataset("mnist", None), backend, lambda done: None).forward is None
+        monkeypatch.setattr("models.papers.run.COMPILED_FROM", 0)
+        monkeypatch.setattr("models.papers.run.CHUNK", 50)
+        made = Run(task, dataset("mnist", None), backend, lambda done: None)
+        for _ in range(2):
+            made.go()
+            logits = made.logits(made.parts["test"].x)
+            np.testing.assert_allclose(logits, predict(made.model, made.parts["test"].x), rtol=1e-4, atol=1e-5)
+            assert made.model.training
+        assert [plan.calls > 3 for plan in made.forward.plans] == [True]  # the 20 that are left of 220 have none
 
     def test_a_convolutional_network_takes_images(self):
         phases = (Phase(epochs=1, lr=1e-3, batch_size=20),)

@@ -103,6 +103,10 @@ class Task:
         """The steps of the whole run."""
         return sum(map(self.phase_steps, self.phases))
 
+    def evaluations(self, phase: Phase) -> float:
+        """About how often the network is measured in the phase."""
+        return self.phase_steps(phase) / (phase.evaluate or self.epoch_steps(phase))
+
     @property
     def cost(self) -> float:
         """A rough measure of the work, to begin with the longest run: products, and a constant for each step."""
@@ -111,8 +115,7 @@ class Task:
         for phase in self.phases:
             steps = self.phase_steps(phase)
             batch = self.examples if self.resplit else phase.batch_size
-            tests = steps / (phase.evaluate or self.epoch_steps(phase))
-            total += steps * (20_000 + 3 * batch * weights) + tests * weights * self.tests
+            total += steps * (20_000 + 3 * batch * weights) + self.evaluations(phase) * weights * self.tests
         return total
 
     def quick(self) -> "Task":
