@@ -97,4 +97,4 @@ def test_products_with_a_vector(dtype, interpreted, monkeypatch):
     captured = tg.capture(step, backend="numba")
     for wanted in expected:
         assert_same(arrays_of(captured(*args)), wanted, 1e-5 if dtype is np.float32 else 1e-12)
-    assert captured.plan._run.core.count("gemv(") >= 10
+    assert captured.plan._run.emitter.function("core", direct=False).count("gemv(") >= 10
