@@ -12,10 +12,13 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
+from numba.core import cgutils, config
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import register_pass
 from numba.core.errors import RequireLiteralValue
 from numba.core.runtime import rtsys
+from numba.core.typed_passes import NativeLowering
 from numba.extending import intrinsic
 
 from tinygrad_scratch._blas import numpy_blas
@@ -51,6 +54,33 @@ def _from_cache(dispatcher: Any, signature: Any) -> bool:
     except Exception:  # a cache must never stand in the way
         return False
     return True
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _LightLowering(NativeLowering):
+    """Machine code with little optimisation. Nobody runs it: what counts is where the function is compiled into a step, which
+    knows its sizes. For all sizes there could be, loops are unrolled and split in so many ways that it took most of the time."""
+
+    _name = "light_lowering"
+
+    def run_pass(self, state: Any) -> Any:
+        before = config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE
+        config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE = type(config.OPT)(1), 0, 0
+        try:  # under numba's lock: nothing else is compiled meanwhile
+            return super().run_pass(state)
+        finally:
+            config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE = before
+
+
+class Part(CompilerBase):
+    """The compiler of functions that are parts of steps."""
+
+    def define_pipelines(self) -> list[Any]:
+        """numba's own way, but for the last thing."""
+        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        passes.passes[:] = [(_LightLowering if p is NativeLowering else p, why) for p, why in passes.passes]
+        passes.finalize()
+        return [passes]
 
 
 def _pointer(dtype: Any, name: str) -> Any:
@@ -210,36 +240,37 @@ def register_products() -> bool:
     return library is not None
 
 
-@intrinsic
-def _address(typing_context: Any, pointer: Any, offset: Any) -> Any:
-    """The address of pointer[offset], for a call of C."""
+def _call_blas(name: str, real: Any, forms: str) -> Callable[..., Any]:
+    """What generates a call of CBLAS, row-major. forms: of each argument that follows the order, "e" (one of its enums), "n" (an
+    integer of its size), "x" (a number), "p" (a pointer and, in an argument of its own, a place)."""
+    library, word = numpy_blas(), ir.IntType(32)
+    size = ir.IntType(64 if library is None else library.bits)
+    number = ir.FloatType() if real is types.float32 else ir.DoubleType()
+    kinds = {"e": word, "n": size, "x": number, "p": ir.IntType(8).as_pointer()}
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(builder.gep(args[0], [args[1]]), cgutils.voidptr_t)
+        given, passed = iter(args), [ir.Constant(word, 101)]
+        for form in forms:
+            value = next(given)
+            if form == "p":
+                value = builder.bitcast(builder.gep(value, [next(given)]), kinds["p"])
+            elif form != "x" and value.type != kinds[form]:
+                value = builder.trunc(value, kinds[form])
+            passed.append(value)
+        kind = ir.FunctionType(ir.VoidType(), [word, *(kinds[form] for form in forms)])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, f"tinygrad_scratch_{name}"), passed)
+        return context.get_dummy_value()
 
-    return types.voidptr(pointer, types.intp), generate
+    return generate
 
 
-def _size() -> Any:
-    """The type of BLAS's integers."""
-    library = numpy_blas()
-    return types.int64 if library is None or library.bits == 64 else types.int32
+def _gemm(kind: str, real: Any) -> Any:
+    generate, i = _call_blas(f"{kind}gemm", real, "eennnxpnpnxpn"), types.int64
 
-
-def _gemm(kind: str, real: Any) -> Callable[..., None]:
-    size, enum = _size(), types.int32
-    signature = types.void(
-        enum, enum, enum, size, size, size, real, types.voidptr, size, types.voidptr, size, real, types.voidptr, size
-    )  # fmt: skip
-    external = types.ExternalFunction(f"tinygrad_scratch_{kind}gemm", signature)
-
-    @njit(inline="never", nogil=True)
-    def gemm(ta: Any, tb: Any, m: Any, n: Any, k: Any, alpha: Any, a: Any, oa: Any, lda: Any, b: Any, ob: Any, ldb: Any, beta: Any,
-             c: Any, oc: Any, ldc: Any) -> None:  # fmt: skip
-        external(
-            enum(101), enum(ta), enum(tb), size(m), size(n), size(k), real(alpha), _address(a, oa), size(lda), _address(b, ob),
-            size(ldb), real(beta), _address(c, oc), size(ldc),
-        )  # fmt: skip
+    @intrinsic
+    def gemm(typing_context: Any, ta: Any, tb: Any, m: Any, n: Any, k: Any, alpha: Any, a: Any, oa: Any, lda: Any, b: Any, ob: Any,
+             ldb: Any, beta: Any, c: Any, oc: Any, ldc: Any) -> Any:  # fmt: skip
+        return types.void(i, i, i, i, i, real, a, i, i, b, i, i, real, c, i, i), generate
 
     return gemm
 
@@ -248,20 +279,13 @@ sgemm, dgemm = _gemm("s", types.float32), _gemm("d", types.float64)
 """C = alpha op(A) op(B) + beta C, row-major; 111 plain, 112 transposed; each array a pointer and an offset."""
 
 
-def _gemv(kind: str, real: Any) -> Callable[..., None]:
-    size, enum = _size(), types.int32
-    signature = types.void(
-        enum, enum, size, size, real, types.voidptr, size, types.voidptr, size, real, types.voidptr, size
-    )  # fmt: skip
-    external = types.ExternalFunction(f"tinygrad_scratch_{kind}gemv", signature)
+def _gemv(kind: str, real: Any) -> Any:
+    generate, i = _call_blas(f"{kind}gemv", real, "ennxpnpnxpn"), types.int64
 
-    @njit(inline="never", nogil=True)
-    def gemv(ta: Any, m: Any, n: Any, alpha: Any, a: Any, oa: Any, lda: Any, x: Any, ox: Any, dx: Any, beta: Any, y: Any, oy: Any,
-             dy: Any) -> None:  # fmt: skip
-        external(
-            enum(101), enum(ta), size(m), size(n), real(alpha), _address(a, oa), size(lda), _address(x, ox), size(dx), real(beta),
-            _address(y, oy), size(dy),
-        )  # fmt: skip
+    @intrinsic
+    def gemv(typing_context: Any, ta: Any, m: Any, n: Any, alpha: Any, a: Any, oa: Any, lda: Any, x: Any, ox: Any, dx: Any,
+             beta: Any, y: Any, oy: Any, dy: Any) -> Any:  # fmt: skip
+        return types.void(i, i, i, real, a, i, i, x, i, i, real, y, i, i), generate
 
     return gemv
 

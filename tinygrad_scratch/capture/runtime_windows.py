@@ -16,10 +16,10 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from tinygrad_scratch.capture.runtime_numba import STEP_OPTIONS, dgemm, get, larger, put, sgemm
+from tinygrad_scratch.capture.runtime_numba import STEP_OPTIONS, Part, dgemm, get, larger, put, sgemm
 
-kernel = njit(**{**STEP_OPTIONS, "cache": False}, inline="never")
-inline = njit(**{**STEP_OPTIONS, "cache": False, "forceinline": True})
+kernel = njit(**{**STEP_OPTIONS, "cache": False}, inline="never", pipeline_class=Part)
+inline = njit(**{**STEP_OPTIONS, "cache": False, "forceinline": True}, pipeline_class=Part)
 
 _LANES = 8
 
