@@ -298,9 +298,9 @@ def rehearse(run: Run, loader: DataLoader) -> None:
     momentum = [array for arrays in run.optimizer.state.values() for array in arrays.values()]
     before = [array.copy() for array in momentum]
     step: Any = run.step
-    for length in (loader.batch_size, len(x) % loader.batch_size):
+    for length in sorted({min(loader.batch_size, len(x)), len(x) % loader.batch_size} - {0}, reverse=True):
         known = len(step.plans)
-        while length and len(step.plans) == known:  # and no longer: a replay here would be compiled for itself
+        while len(step.plans) == known:  # and no longer: a replay here would be compiled for itself
             step(x[:length], targets[:length])
     run.model.load_state_dict(weights)
     for array, values in zip(momentum, before, strict=True):  # in place: the captured step holds on to these arrays

@@ -34,9 +34,16 @@ HIDDEN = {
 @pytest.fixture
 def all_in_blocks(monkeypatch):
     """Whatever can be done in blocks is, of two rows and one, however few there are."""
-    for name, value in (("LEAST_ROWS", 2), ("LEAST_BYTES", 0), ("BLOCK_BYTES", 1), ("PIECES", 2), ("_SUMS", 0)):
+    for name, value in (
+        ("LEAST_ROWS", 2),
+        ("LEAST_BYTES", 0),
+        ("BLOCK_BYTES", 1),
+        ("PIECES", 2),
+        ("WORTH", 0),
+        ("MOST_ITEMS", 64),
+    ):
         monkeypatch.setattr(blocks, name, value)
-    monkeypatch.setattr("tinygrad_scratch.capture.lower.LONG", 2)
+    monkeypatch.setattr("tinygrad_scratch.capture.lower.LEAST_ROWS", 2)
 
 
 @pytest.fixture
@@ -94,9 +101,9 @@ def test_random_graphs(dtype, all_in_blocks, interpreted):
     seen = []
 
     @settings(max_examples=20 * settings().max_examples)
-    @given(programs(compiled=True), st.sampled_from([1, 300]))
-    def holds(program, size):
-        blocks.BLOCK_BYTES = size
+    @given(programs(compiled=True), st.sampled_from([1, 300]), st.sampled_from([4, 64]))
+    def holds(program, size, most):
+        blocks.BLOCK_BYTES, blocks.MOST_ITEMS = size, most
         captured = assert_equal_over_calls([program], "numba", True, dtype)
         seen.extend([] if captured.plan.fallback else found(captured))
 
@@ -139,8 +146,10 @@ def test_an_epoch(all_in_blocks, interpreted):
     order, made = rng.permutation(44), []
     for backend in ("numpy", "numba"):
         model, step = training("cross-entropy", "sigmoid")
-        losses = tg.capture(step, backend=backend).epoch(x, labels, order=order, batch_size=8)
+        captured = tg.capture(step, backend=backend)
+        losses = captured.epoch(x, labels, order=order, batch_size=8)
         made.append([losses, *(p.numpy() for p in model.parameters())])
+    assert all(isinstance(plan._run.emitter.items[1], Blocks) for plan in captured.plans)
     assert_same(made[1], made[0], 2e-4)
 
 
@@ -156,7 +165,7 @@ def mean_first(x, y):
 
 def sum_by_row(x, y):
     """A sum over the rows that has as many rows."""
-    return (x.T @ y) * x
+    return (x[:, :2].T @ y).reshape(4, 2) * x[:, :2]
 
 
 def changed_after(x, y):
@@ -193,18 +202,42 @@ def beside(x, y):
     return z * scale + y @ np.tanh(z)
 
 
+def sum_of_nothing(x, y):
+    z = np.tanh(x)
+    q = z * (np.sum(y[:, :0], axis=1)[:, None] + 2)
+    return q @ y, np.sum(q * q, axis=0)
+
+
+def in_two_groups(x, y):
+    """The second waits for a sum of the first."""
+    z = np.tanh(x @ y)
+    return np.sum(np.exp(z - np.sum(z, axis=0)) @ y, axis=1)
+
+
 @pytest.mark.parametrize(
-    "function",
-    [mean_first, sum_by_row, changed_after, changed_before, one_row_for_all, one_of_two_axes_for_all, beside],
-)
-def test_what_needs_other_rows_waits_for_them(function, all_in_blocks, interpreted):
+    ("function", "groups"),
+    [(mean_first, 0), (sum_by_row, 0), (changed_after, 0), (changed_before, 0), (one_row_for_all, 0),
+     (one_of_two_axes_for_all, 0), (beside, 2), (sum_of_nothing, 1), (in_two_groups, 2)],
+)  # fmt: skip
+def test_what_needs_other_rows_waits_for_them(function, groups, all_in_blocks, interpreted):
     captured, rng = tg.capture(function, backend="numba"), np.random.default_rng(0)
     for _ in range(4):
         x, y = rng.normal(size=(2, 4, 4))
-        assert_same(
-            arrays_of(captured(x, y)), arrays_of(function(tg.as_tensor(x), tg.as_tensor(y))), 1e-12, function.__name__
-        )
+        expected = function(tg.as_tensor(x), tg.as_tensor(y))
+        assert_same(arrays_of(captured(x, y)), arrays_of(expected), 1e-12, function.__name__)
     assert not captured.plan.fallback
+    assert len(found(captured)) == groups
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.bool_])
+def test_products_over_rows_of_two_dtypes_are_left_to_numpy(dtype, all_in_blocks, interpreted):
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(6, 3)) > 0.3).astype(dtype), rng.normal(size=(6, 5))
+    captured = tg.capture(lambda x, y: (x.T @ np.tanh(y), np.sum(np.tanh(y) * y, axis=0)), backend="numba")
+    for _ in range(4):
+        made = captured(x, y)
+    np.testing.assert_allclose(made[0].numpy(), x.T @ np.tanh(y), rtol=1e-12)
+    assert "NumPy instead of compiled code" in captured.explain()
 
 
 @pytest.mark.parametrize("function", [lambda x, k: np.tanh(np.exp(x)[k]) * x, lambda x, k: np.tanh(x[k]) @ np.eye(3)])

@@ -153,3 +153,60 @@ def test_gradients_of_parameters_that_the_step_only_forgets(backend):
             np.sum(unused * 2).backward()
         step(np.ones(2))
         assert unused.grad is None
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda z: np.broadcast_to(z, (4, 5)) @ np.broadcast_to(z, (4, 5)).T,
+        lambda z: np.broadcast_to(z, (5, 5)) + np.broadcast_to(z, (5, 5)).T,
+    ],
+)
+def test_one_broadcast_twice_and_a_view_of_one_of_them(function):
+    """One has memory of its own, for the view; the other is a view itself."""
+    captured, rng = tg.capture(lambda b: function(np.tanh(b)), backend="numba"), np.random.default_rng(0)
+    for _ in range(4):
+        b = rng.normal(size=5)
+        np.testing.assert_allclose(captured(b).numpy(), function(np.tanh(b)), rtol=1e-12)
+    assert not captured.plan.fallback
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_axis_of_a_number(backend):
+    captured = tg.capture(lambda x: tg.softmax(np.sum(x), axis=-1) + np.sum(x), backend=backend)
+    assert [captured(np.ones(3) * n).item() for n in range(4)] == [1, 4, 7, 10]
+
+
+@needs_numba
+def test_an_epoch_keeps_its_plan_when_another_thread_finds_another():
+    def step(x):
+        return np.sum(np.square(x))
+
+    captured, x = tg.capture(step, backend="numba"), np.arange(24.0)
+    expected = [np.sum(x[i : i + 4] ** 2) for i in range(0, 24, 4)]
+    for count in (3, 3, 4, 4):
+        captured(x[:count])
+    other, plan = captured.plans
+    fits = plan.can_run_many
+
+    def can_run_many(*given):
+        answer = fits(*given)
+        captured._last = other  # as a call in another thread would
+        return answer
+
+    plan.can_run_many = can_run_many
+    assert captured.epoch(x, batch_size=4).tolist() == expected
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_generator_that_is_replaced_is_drawn_from(backend):
+    drop = tg.nn.Dropout(0.5, rng=np.random.default_rng(0))
+    captured, x = tg.capture(lambda x: drop(x), backend=backend), np.ones(50)
+    for _ in range(4):
+        captured(x)
+    made = []
+    for forward in (captured, drop):
+        drop.rng = np.random.default_rng(7)
+        made.append([forward(x).tolist() for _ in range(4)])
+    assert made[0] == made[1]

@@ -11,17 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tinygrad_scratch._team import MOST
-from tinygrad_scratch.capture.kernels import Kernel
-from tinygrad_scratch.capture.lower import LONG, Item, Loop, Product, can_be_joined
+from tinygrad_scratch.capture.kernels import PIECES, Kernel
+from tinygrad_scratch.capture.lower import LEAST_ROWS, Item, Loop, Product, can_be_joined
 from tinygrad_scratch.capture.memory import Memory, Use, lay_out
 from tinygrad_scratch.capture.simplify import reduced_axes, scratch, strides_along
 from tinygrad_scratch.capture.trace import Instr, Var
 
-LEAST_ROWS = LONG
 LEAST_BYTES = 1 << 23  # that the rows have in all arrays: more than caches near a core hold
 BLOCK_BYTES = 3 << 19  # of a block's rows in all arrays
-PIECES = 16  # that threads share; each adds up sums of its own
-_SUMS = 4  # how many times what all those sums take the rows must have
+WORTH = 4  # how many times the bytes of all pieces' sums the rows must have
+MOST_ITEMS = 64  # looked at for one group: compiling takes more than twice as long for twice as much
 
 
 @dataclass(eq=False)
@@ -54,7 +53,7 @@ def arrange(items: Sequence[Item], kept: set[int], outputs: Sequence[Var]) -> li
     Beside blocks and convolutions, and where there are no products, threads share all that is large: BLAS's own, once woken,
     look for more products on the same cores for a while.
     """
-    program = _in_blocks(list(items), kept, outputs)
+    program = _in_blocks(list(items), _Step(items, kept, outputs))
     shared = any(isinstance(item, Blocks) or (isinstance(item, Kernel) and item.pieces > 1) for item in program)
     if shared or not any(isinstance(item, Product) for item in program):
         share(program)
@@ -68,17 +67,17 @@ def share(program: Program) -> None:
             item.share()
 
 
-def _in_blocks(items: list[Item], kept: set[int], outputs: Sequence[Var]) -> list[Item | Blocks]:
+def _in_blocks(items: list[Item], step: "_Step") -> list[Item | Blocks]:
     program: list[Item | Blocks] = []
     start = 0
     while start < len(items):
-        group = _Group(items, start, kept)
-        blocks = group.blocks(outputs)
+        group = _Group(items, start, step)
+        blocks = group.blocks()
         if blocks is None:
             program.append(items[start])
             start += 1
-        else:
-            program += [*group.before, blocks, *group.after]
+        else:  # what had to wait may go together after it
+            program += [*group.before, blocks, *_in_blocks(group.after, step)]
             start = group.stop
     return program
 
@@ -125,7 +124,7 @@ def touch(item: Item, rows: int, kept: set[int]) -> Touch | None:
 
 def _of_loop(loop: Loop, rows: int, kept: set[int]) -> Touch | None:
     made, inner = Touch(), {id(r.out) for r in loop.rows}
-    if loop.shape[:1] != (rows,):
+    if loop.shape[:1] != (rows,) or 0 in loop.shape:
         return None
     for row in [*loop.rows, *loop.reductions]:
         gathers = row.op.__name__ == "gather"
@@ -175,11 +174,37 @@ def _of_product(product: Product, rows: int) -> Touch | None:
 # -- which items go together -------------------------------------------------------------------------------------------
 
 
+class _Step:
+    """All items of a step, and what each touches, found out once."""
+
+    def __init__(self, items: Sequence[Item], kept: set[int], outputs: Sequence[Var]):
+        self.items, self.kept = items, kept
+        self.returned = {id(v.root) for v in outputs}
+        self.uses = {id(item): _reads_and_writes(item, kept) for item in items}
+        self._touches: dict[tuple[int, int], Touch | None] = {}
+
+    def touch(self, item: Item, rows: int) -> Touch | None:
+        key = id(item), rows
+        if key not in self._touches:
+            self._touches[key] = touch(item, rows, self.kept)
+        return self._touches[key]
+
+    def needed_by_others(self, some: Sequence[Item]) -> set[int]:
+        """Ids of the owners that are returned, or that any item but these touches."""
+        needed, own = set(self.returned), set(map(id, some))
+        for item in self.items:
+            if id(item) not in own:
+                reads, writes, _ = self.uses[id(item)]
+                needed |= reads | writes
+        return needed
+
+
 class _Group:
     """Items from `start` on that go together; of the others among them, those that can be done before, and those that can after."""
 
-    def __init__(self, items: list[Item], start: int, kept: set[int]):
-        self.items, self.kept, self.all = [], kept, items  # type: list[Item], set[int], list[Item]
+    def __init__(self, items: list[Item], start: int, step: _Step):
+        self.items: list[Item] = []
+        self.step = step
         self.before: list[Item] = []
         self.after: list[Item] = []
         self.row: dict[int, Var] = {}
@@ -187,17 +212,16 @@ class _Group:
         self.written: set[int] = set()
         self.sums: dict[int, Var] = {}
         self.stop, self.rows = start, _rows_of(items[start])
-        if self.rows >= LEAST_ROWS and touch(items[start], self.rows, kept) is not None:
-            self._collect(start)
+        if self.rows >= LEAST_ROWS and step.touch(items[start], self.rows) is not None:
+            self._collect(items[start : start + MOST_ITEMS])
 
-    def _collect(self, start: int) -> None:
+    def _collect(self, items: list[Item]) -> None:
         late_reads: set[int] = set()
         late_writes: set[int] = set()
-        self.stop = start
-        for item in self.all[start:]:
-            reads, writes, answers = _reads_and_writes(item, self.kept)
+        for item in items:
+            reads, writes, answers = self.step.uses[id(item)]
             free = not (reads & late_writes or writes & (late_reads | late_writes))
-            made = touch(item, self.rows, self.kept)
+            made = self.step.touch(item, self.rows)
             if made is not None and free and self._fits(made):
                 self._take(item, made)
             elif not answers:
@@ -206,7 +230,8 @@ class _Group:
                 self.before.append(item)
             else:
                 self.after.append(item)
-                late_reads, late_writes = late_reads | reads, late_writes | writes
+                late_reads |= reads
+                late_writes |= writes
             self.stop += 1
 
     def _touched(self) -> set[int]:
@@ -227,16 +252,17 @@ class _Group:
         self.written |= made.written
         self.sums |= made.sums
 
-    def blocks(self, outputs: Sequence[Var]) -> Blocks | None:
+    def blocks(self) -> Blocks | None:
         """The blocks, if they are worth it: more rows than the caches hold, read more than once, for sums that they do hold."""
         width = sum(v.array.nbytes for v in self.row.values()) // max(self.rows, 1)
         pieces = min(PIECES, self.rows)
         sums = pieces * sum(v.array.nbytes for v in self.sums.values())
-        if len(self.items) < 2 or not width or self.rows * width < max(LEAST_BYTES, _SUMS * sums):
+        if len(self.items) < 2 or not width or self.rows * width < max(LEAST_BYTES, WORTH * sums):
             return None
-        local = self._local(outputs)
+        needed = self.step.needed_by_others(self.items)
+        local = {key: v for key, v in self.row.items() if key in self.written and key not in needed}
         height = max(1, min(BLOCK_BYTES // width, -(-self.rows // pieces)))
-        memory, parts = _lay_out(self.items, local, height, self.rows, self.kept)
+        memory, parts = _lay_out(self.items, local, height, self.rows, self.step.kept)
         room = scratch("uint8", MOST, memory.starts()[-1])
         memory.place = {key: memory.place[id(part)] for key, part in parts.items()}
         return Blocks(self.items, self.rows, height, pieces, local, memory, room, self._partial(pieces))
@@ -252,16 +278,6 @@ class _Group:
             elif isinstance(item, Product) and id(item.out) in self.sums:
                 partial[id(item.out)] = scratch(item.out.dtype, pieces, *sorted(item.out.shape))
         return partial
-
-    def _local(self, outputs: Sequence[Var]) -> dict[int, Var]:
-        """What nobody needs but for a block."""
-        own = set(map(id, self.items))
-        elsewhere = {id(v.root) for v in outputs}
-        for item in self.all:
-            if id(item) not in own:
-                use = item.use(self.kept)
-                elsewhere |= {id(v.root) for v in (*use.reads, *use.writes)}
-        return {key: v for key, v in self.row.items() if key in self.written and key not in elsewhere}
 
 
 def _rows_of(item: Item) -> int:

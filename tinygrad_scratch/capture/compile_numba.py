@@ -70,7 +70,7 @@ class Compiled:
 
     @cached_property
     def team(self) -> Any:
-        """The module of the jobs that the step posts, and its epochs; None if there are none."""
+        """The module of the jobs that the step posts, in single calls and in epochs; None if there are none."""
         source = self.emitter.team()
         return load(f"{HEAD}{source}") if source else None
 

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from tinygrad_scratch.capture.emit_numba import Emitter
 
 _SMALL_PRODUCT = 1024  # multiply-adds: below, plain loops are done before a call has begun
-_LARGE_VECTOR = (
-    1 << 22
-)  # the same with a vector: from here on gemv takes half of gemm's time; far below it wakes threads
+_LARGE_VECTOR = 1 << 22  # with a vector: from here on gemv takes half of gemm's time; far below it wakes threads
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,7 @@ def matrix(var: Var) -> Matrix:
 
 def write(item: Product, e: "Emitter") -> None:
     """A product of matrices, by BLAS, row-major."""
-    a, b, out = item.a, item.b, item.out if item.into is None else item.into
-    if out.dtype.kind != "f" or out.dtype.itemsize < 4 or a.dtype != b.dtype or a.dtype != item.out.dtype:
-        raise Unsupported(f"a product of {a.dtype} and {b.dtype}")
-    left, right, target = matrix(a), matrix(b), matrix(out)
+    left, right, target = matrix(item.a), matrix(item.b), matrix(item.out if item.into is None else item.into)
     if e.block is not None:
         multiply(left.some_rows(*e.bounds(left.rows)), right, target.some_rows(*e.bounds(left.rows)), item, e)
         return
@@ -98,6 +93,9 @@ def add(item: Product, total: Var, e: "Emitter") -> None:
 
 def multiply(left: Matrix, right: Matrix, target: Matrix, item: Product, e: "Emitter") -> None:
     """target = alpha left @ right + beta target, the way that is fastest for so many rows and columns."""
+    dtypes = {item.a.dtype, item.b.dtype, item.out.dtype, target.var.dtype}
+    if len(dtypes) > 1 or target.var.dtype not in (np.float32, np.float64):
+        raise Unsupported(f"a product of {item.a.dtype} and {item.b.dtype}")
     if target.strides[1] != 1 and target.columns > 1:
         if target.strides[0] != 1 and target.rows > 1:
             raise Unsupported("a product into memory with gaps")

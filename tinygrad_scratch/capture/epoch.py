@@ -22,12 +22,14 @@ def run_epoch(step: Any, arrays: Sequence[Any], order: Any, batch_size: int, pro
     steps, done, chunk = -(-len(order) // batch_size), 0, 1
     full = len(order) // batch_size
     parts: list[Any] = []
-    if not _fits(step, data, batch_size):  # after a smaller batch, or a switch; a single call would have to be compiled
+    if (
+        _fitting(step, data, batch_size) is None
+    ):  # after a smaller batch, or a switch; a single call would have to be compiled
         step.find(*(np.empty((batch_size, *a.shape[1:]), a.dtype) for a in data))
     while done < steps:
         began = time.perf_counter()
-        if done < full and _fits(step, data, batch_size):
-            plan = step._last
+        plan = _fitting(step, data, batch_size) if done < full else None
+        if plan is not None:
             count = min(chunk, full - done)
             made = run_many(plan, data, order, batch_size, done, done + count)
         else:
@@ -62,10 +64,10 @@ def _checked(arrays: Sequence[Any], order: Any, batch_size: int) -> tuple[list[A
     return data, order.astype(np.int64)
 
 
-def _fits(step: Any, data: list[Array], batch_size: int) -> bool:
-    """Whether the plan at hand can do many of the steps."""
+def _fitting(step: Any, data: list[Array], batch_size: int) -> Any:
+    """The plan at hand (which other threads' calls may replace at any time) if it can do many of the steps."""
     plan = step._last
-    return plan is not None and plan.can_run_many(data, batch_size) and step.is_current(plan)
+    return plan if plan is not None and plan.can_run_many(data, batch_size) and step.is_current(plan) else None
 
 
 def run_many(plan: Any, data: list[Array], order: Array, batch_size: int, first: int, last: int) -> Any:

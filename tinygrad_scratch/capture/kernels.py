@@ -62,7 +62,7 @@ def as_kernel(instr: Instr) -> Kernel:
 
 # -- pieces and memory -------------------------------------------------------------------------------------------------
 
-_PIECES = 16  # enough that a thread that comes late, or whose core is slow for a while, does fewer
+PIECES = 16  # enough that a thread that comes late, or whose core is slow for a while, does fewer
 _SUMS = 4  # of a sum over images: each piece has memory of its own
 LEAST = {"elements": 1 << 16, "multiply-adds": 1 << 21}
 """Work that is shared, of passes over memory and of products: from some 20 us on, for sharing costs one or two."""
@@ -73,7 +73,7 @@ def pieces_of(count: int, work: int, unit: str = "elements") -> int:
 
     It depends on shapes alone, never on the number of threads, so that bits do not.
     """
-    return max(1, min(count, _PIECES)) if work >= LEAST[unit] else 1
+    return max(1, min(count, PIECES)) if work >= LEAST[unit] else 1
 
 
 def _steps(kernel: Kernel) -> list[Any]:

@@ -1,6 +1,6 @@
 """From rows to loops: which rows run in one pass over memory, and which are calls of BLAS.
 
-A Loop runs scalar expressions over one shape; sums and maxima of what it computes ride along. A Gemm is a matrix product,
+A Loop runs scalar expressions over one shape; sums and maxima of what it computes ride along. A Product is one of matrices,
 into a new answer or straight into a state (``beta``), so that a weight gradient is never stored. What has no lowering raises
 Unsupported, and the plan runs on the NumPy back end instead.
 """
@@ -35,7 +35,9 @@ SCALAR = frozenset(
 )
 REDUCTIONS = frozenset({"sum", "max", "min", "prod", "any", "all"})
 _PARTIAL = 4096  # numbers that a reduction may have, for its memory to be had several times
-LONG = 2048  # terms of a sum, beside which it costs nothing to store the answer
+LEAST_ROWS = (
+    2048  # of a batch that may be done in blocks; beside a sum over so many it costs nothing to store the answer
+)
 
 
 @dataclass(eq=False)
@@ -239,9 +241,7 @@ def _fold_updates(rows: list[Instr], outputs: list[Var]) -> list[Any]:
 
 
 def _foldable(product: Instr, value: Var, state: Var, rows: list[Instr], counts: dict[int, int]) -> bool:
-    if (
-        product.vars[0].shape[-1] >= LONG
-    ):  # over the rows of a large batch, of which blocks may be done one after the other
+    if product.vars[0].shape[-1] >= LEAST_ROWS:  # blocks of them cannot change what other blocks need
         return False
     two = all(v.array.ndim == 2 for v in (*product.vars, state))
     direct = value is product.out or (value.base is product.out and value.strides == product.out.strides[::-1])  # type: ignore[index]

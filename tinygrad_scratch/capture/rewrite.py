@@ -118,7 +118,7 @@ def share_common(instrs: list[Instr], outputs: list[Var]) -> list[Instr]:
         key = (instr.op.__name__, option_key(instr.options), *(_operand_key(x, versions) for x in instr.inputs))
         if instr.op.__name__ == "random" or id(instr.out) in changed:  # drawn anew; to be changed by itself
             kept.append(instr)
-        elif key in seen:
+        elif key in seen and seen[key].strides == instr.out.strides:  # views know where they begin in what they show
             swap[id(instr.out)] = seen[key]
         else:
             seen[key] = instr.out

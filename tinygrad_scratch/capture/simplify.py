@@ -168,7 +168,7 @@ def strides_along(var: Var, shape: Shape) -> list[int]:
 def reduced_axes(reduction: Instr, ndim: int) -> set[int]:
     """The axes that a reduction of an array of so many goes over."""
     axis = reduction.options.get("axis")
-    if axis is None:
+    if axis is None or not ndim:  # of a number, NumPy takes -1 and 0 for an axis
         return set(range(ndim))
     return {a % ndim for a in (axis if isinstance(axis, tuple) else (axis,))}
 

@@ -83,7 +83,8 @@ class Module:
         if name in self.__dict__:
             before = self.__dict__[name]
             _check_replacement(self, name, before, value)
-            if isinstance(before, (Parameter, Module)) or isinstance(value, (Parameter, Module)):
+            parts = (Parameter, Module, np.random.Generator)
+            if isinstance(before, parts) or isinstance(value, parts):
                 settings.part_replaced()
         if name == "training" and value != self.training:
             settings.mode_changed(self, value)
