@@ -1,7 +1,7 @@
 """Convolutional networks trained until they reach a goal on the test images, beside torch: LeNet-5 99 % of MNIST's, a small VGG
 72 % of CIFAR-10's (left out where CIFAR-10 is not found; models/data/README.md says where it is looked for).
 
-How to read it: both start from the same weights and see the same batches of 64 in the same order, with the settings of kth's
+How to read it: both start from the same weights and see the same batches of 60 and 64 in the same order, with the settings of kth's
 convolutional claims (`python -m models papers`): SGD with momentum and weight decay, after some epochs a tenth of the rate.
 "seconds" is the time of the training steps of all epochs until the goal, "processor" what they took of all cores; "start" is
 that of the first three steps, in which ours are recorded and compiled (or found compiled from before). Choosing the batches is

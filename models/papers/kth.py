@@ -91,7 +91,8 @@ def convolutional(network: str, data: str, examples: int, epochs: tuple[int, int
     )
 
 
-# 60 divides 60,000: a smaller last batch would be a step of its own, which takes longer to compile than it runs
+# 60 divides 60,000: a smaller last batch would be a step of its own, which takes longer to compile than it runs; of the
+# minutes that CIFAR-10 takes, that is little
 LENET = {"LeNet-5": convolutional("lenet5", "mnist", 60_000, (4, 2), 60)}
 VGG = {"small VGG": convolutional("vgg", "cifar10", 50_000, (6, 2), 64)}
 

@@ -130,8 +130,9 @@ def _compile(plan: Any) -> Compiled:
     items = lower(rows, plan.outputs)  # which changes them: NumPy's source is of the plan's own
     kept = needed_outside(items, plan.outputs)
     program = arrange(items, kept, plan.outputs)
-    rooms = [item.room for item in program if isinstance(item, Blocks)]
-    memory = lay_out([item.use(kept) for item in program], plan.outputs, alone=rooms)
+    blocks = [item for item in program if isinstance(item, Blocks)]
+    memory = lay_out([item.use(kept) for item in program], plan.outputs, alone=[b.room for b in blocks])
+    memory.asked += sum(v.array.nbytes for b in blocks for v in b.local.values())
     emitter = Emitter(program, kept, plan.inputs, _places(plan, memory, program))
     emitter.body()
     for var in plan.outputs:  # which an epoch reads, where no loop does

@@ -110,11 +110,8 @@ class LoopWriter:
                 if stride != expected:
                     return False
                 expected *= n
-        return all(self._axes_of(r) in ("all",) for r in self.loop.reductions)
-
-    def _axes_of(self, reduction: Instr) -> Any:
-        axes = reduced_axes(reduction, len(self.loop.shape))
-        return "all" if len(axes) == len(self.loop.shape) else axes
+        ndim = len(self.loop.shape)
+        return all(len(reduced_axes(r, ndim)) == ndim for r in self.loop.reductions)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -291,13 +288,12 @@ class LoopWriter:
     def _reduce(self, row: Instr) -> None:
         """Ride along: an accumulator outside the axes that are summed, or the answer's own memory where they are outer."""
         name, source, out = row.op.__name__, row.inputs[0], row.out
-        value, axes, depth = self._cast(source, out.dtype), self._axes_of(row), len(self.axes)
-        gone = set(range(len(self.loop.shape))) if axes == "all" else axes
-        inner = 0
+        value, depth = self._cast(source, out.dtype), len(self.axes)
+        gone, inner = reduced_axes(row, len(self.loop.shape)), 0
         while inner < depth and (self.flat or self.axes[depth - 1 - inner] in gone):
             inner += 1
         unit = unit_of(row)
-        if axes == "all" or inner == len(gone):
+        if len(gone) in (inner, len(self.loop.shape)):
             level = depth - inner
             total = self.e.fresh("s")
             target, before = self._target(row) if not level else (out, "")

@@ -62,7 +62,6 @@ def lay_out(uses: Sequence[Use], outputs: Sequence[Var], alone: Sequence[Var] = 
     to be alone never shares a slab."""
     memory, free = Memory(), []  # type: Memory, list[int]
     for var in alone:
-        memory.asked += var.array.nbytes
         memory.place[id(var)] = _take(memory, free, var.array.nbytes)
     last = {id(v.root): n for n, use in enumerate(uses) for v in (*use.reads, *use.writes)}
     last.update({id(v.root): len(uses) for v in outputs})

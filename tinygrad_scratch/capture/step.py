@@ -38,7 +38,7 @@ def capture(
     rewrites: True for all cheaper patterns, False for none (then captured equals eager to the last bit), or their names.
     threads: of matrix products and convolutions: None, as NumPy's BLAS is set, which gives small products one thread by
         itself; a number; or "auto", whichever of one and all is faster at the time (while another program keeps a core busy,
-        one). In a step whose convolutions are shared, BLAS itself takes one.
+        one). Where threads share convolutions, or the blocks of a large batch, BLAS itself takes one.
 
     The first two calls run eagerly and are recorded; when both recorded the same step, all later calls with inputs of the
     same shapes and dtypes replay it. Another shape is recorded anew. Inputs are not copied; results are.
