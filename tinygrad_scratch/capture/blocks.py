@@ -90,20 +90,36 @@ class Touch:
     """Owners (by id) that an item touches: in the row that it is at, or elsewhere too; and those that it writes."""
 
     row: dict[int, Var] = field(default_factory=dict)
-    whole: dict[int, Var] = field(default_factory=dict)
+    whole: set[int] = field(default_factory=set)
     written: set[int] = field(default_factory=set)  # row by row
     sums: dict[int, Var] = field(default_factory=dict)  # over the rows
 
     def reads(self, var: Var, axis: int, rows: int) -> None:
         """Note a read of an array, whose `axis` runs along the rows; -1 if none does."""
-        where = self.row if axis >= 0 and lies_by_row(var, axis, rows) else self.whole
-        where[id(var.root)] = var.root
+        if axis >= 0 and lies_by_row(var, axis, rows):
+            self.row[id(var.root)] = var.root
+        else:
+            self.whole.add(id(var.root))
 
     def writes(self, var: Var, axis: int, rows: int) -> bool:
         """Note a write; False if other rows' memory would be written."""
         self.row[id(var.root)] = var.root
         self.written.add(id(var.root))
         return var.root.kind == "answer" and lies_by_row(var, axis, rows)
+
+    def all(self) -> set[int]:
+        return self.row.keys() | self.whole | self.sums.keys()
+
+    def answers(self) -> set[int]:
+        """What it writes, row by row or as a sum."""
+        return self.written | self.sums.keys()
+
+    def add(self, other: "Touch") -> None:
+        """Touch what another does, too."""
+        self.row |= other.row
+        self.whole |= other.whole
+        self.written |= other.written
+        self.sums |= other.sums
 
 
 def lies_by_row(var: Var, axis: int, rows: int) -> bool:
@@ -161,7 +177,7 @@ def _of_product(product: Product, rows: int) -> Touch | None:
         return None
     if a.shape[0] == rows:
         made.reads(a, 0, rows)
-        made.whole[id(b.root)] = b.root
+        made.reads(b, -1, rows)
         return made if made.writes(out, 0, rows) else None
     if a.shape[1] != rows or out.base is not None or out.dtype.kind != "f":
         return None
@@ -207,10 +223,7 @@ class _Group:
         self.step = step
         self.before: list[Item] = []
         self.after: list[Item] = []
-        self.row: dict[int, Var] = {}
-        self.whole: set[int] = set()
-        self.written: set[int] = set()
-        self.sums: dict[int, Var] = {}
+        self.touched = Touch()
         self.stop, self.rows = start, _rows_of(items[start])
         if self.rows >= LEAST_ROWS and step.touch(items[start], self.rows) is not None:
             self._collect(items[start : start + MOST_ITEMS])
@@ -223,10 +236,11 @@ class _Group:
             free = not (reads & late_writes or writes & (late_reads | late_writes))
             made = self.step.touch(item, self.rows)
             if made is not None and free and self._fits(made):
-                self._take(item, made)
+                self.items.append(item)
+                self.touched.add(made)
             elif not answers:
                 return
-            elif free and not (reads & (self.written | self.sums.keys()) or writes & self._touched()):
+            elif free and not (reads & self.touched.answers() or writes & self.touched.all()):
                 self.before.append(item)
             else:
                 self.after.append(item)
@@ -234,33 +248,23 @@ class _Group:
                 late_writes |= writes
             self.stop += 1
 
-    def _touched(self) -> set[int]:
-        return self.row.keys() | self.whole | self.sums.keys()
-
     def _fits(self, made: Touch) -> bool:
         """Whether nothing is needed of a row before its block is done, or changed while other blocks need it."""
         return not (
-            made.whole.keys() & (self.written | self.sums.keys())
-            or made.row.keys() & self.sums.keys()
-            or made.written & self.whole
+            made.whole & self.touched.answers()
+            or made.row.keys() & self.touched.sums.keys()
+            or made.written & self.touched.whole
         )
-
-    def _take(self, item: Item, made: Touch) -> None:
-        self.items.append(item)
-        self.row |= made.row
-        self.whole |= made.whole.keys()
-        self.written |= made.written
-        self.sums |= made.sums
 
     def blocks(self) -> Blocks | None:
         """The blocks, if they are worth it: more rows than the caches hold, read more than once, for sums that they do hold."""
-        width = sum(v.array.nbytes for v in self.row.values()) // max(self.rows, 1)
+        width = sum(v.array.nbytes for v in self.touched.row.values()) // max(self.rows, 1)
         pieces = min(PIECES, self.rows)
-        sums = pieces * sum(v.array.nbytes for v in self.sums.values())
+        sums = pieces * sum(v.array.nbytes for v in self.touched.sums.values())
         if len(self.items) < 2 or not width or self.rows * width < max(LEAST_BYTES, WORTH * sums):
             return None
         needed = self.step.needed_by_others(self.items)
-        local = {key: v for key, v in self.row.items() if key in self.written and key not in needed}
+        local = {key: v for key, v in self.touched.row.items() if key in self.touched.written and key not in needed}
         height = max(1, min(BLOCK_BYTES // width, -(-self.rows // pieces)))
         memory, parts = _lay_out(self.items, local, height, self.rows, self.step.kept)
         room = scratch("uint8", MOST, memory.starts()[-1])
@@ -272,10 +276,10 @@ class _Group:
         partial: dict[int, Var] = {}
         for item in self.items:
             if isinstance(item, Loop):
-                sums = [r.out for r in item.reductions if id(r.out) in self.sums]
+                sums = [r.out for r in item.reductions if id(r.out) in self.touched.sums]
                 item.partial = {id(out): scratch(out.dtype, pieces, out.array.size) for out in sums}
                 partial |= item.partial
-            elif isinstance(item, Product) and id(item.out) in self.sums:
+            elif isinstance(item, Product) and id(item.out) in self.touched.sums:
                 partial[id(item.out)] = scratch(item.out.dtype, pieces, *sorted(item.out.shape))
         return partial
 
@@ -290,13 +294,13 @@ def _rows_of(item: Item) -> int:
 
 def _reads_and_writes(item: Item, kept: set[int]) -> tuple[set[int], set[int], bool]:
     """Ids of the owners that an item reads, and writes; and whether these are answers of the step, all of them."""
-    written: list[Any] = list(item.use(kept).writes)
+    use = item.use(kept)
+    written: list[Any] = list(use.writes)
     if isinstance(item, Loop):
         written += [r.out for r in item.rows if r.in_place]
     elif isinstance(item, Product) and item.into is not None:
         written.append(item.into)
-    reads = {id(v.root) for v in item.use(kept).reads}
-    return reads, {id(v.root) for v in written}, all(v.root.kind == "answer" for v in written)
+    return {id(v.root) for v in use.reads}, {id(v.root) for v in written}, all(v.root.kind == "answer" for v in written)
 
 
 def _lay_out(

@@ -18,7 +18,7 @@ import numpy as np
 from tinygrad_scratch import _team
 from tinygrad_scratch._typing import Array
 from tinygrad_scratch.capture import compile_numpy
-from tinygrad_scratch.capture.blocks import Blocks, Program, arrange
+from tinygrad_scratch.capture.blocks import Blocks, arrange
 from tinygrad_scratch.capture.draws import Stream, streams
 from tinygrad_scratch.capture.emit_numba import Emitter
 from tinygrad_scratch.capture.lower import lower, needed_outside
@@ -133,7 +133,7 @@ def _compile(plan: Any) -> Compiled:
     blocks = [item for item in program if isinstance(item, Blocks)]
     memory = lay_out([item.use(kept) for item in program], plan.outputs, alone=[b.room for b in blocks])
     memory.asked += sum(v.array.nbytes for b in blocks for v in b.local.values())
-    emitter = Emitter(program, kept, plan.inputs, _places(plan, memory, program))
+    emitter = Emitter(program, kept, plan.inputs, _places(plan, memory, blocks))
     emitter.body()
     for var in plan.outputs:  # which an epoch reads, where no loop does
         emitter.pointer(var)
@@ -155,7 +155,7 @@ def array_type(var: Var, ndim: int | None = None) -> str:
     return f"types.Array(types.{kind}, {len(var.shape) if ndim is None else ndim}, 'C', readonly=True)"
 
 
-def _places(plan: Any, memory: Memory, program: Program) -> dict[int, int]:
+def _places(plan: Any, memory: Memory, blocks: list[Blocks]) -> dict[int, int]:
     """A number for each owner of memory, the same for owners that share some; inputs, which change, have none."""
     places = dict(memory.place)
     count = len(memory.slabs)
@@ -166,10 +166,9 @@ def _places(plan: Any, memory: Memory, program: Program) -> dict[int, int]:
         outside.append((number, var))
         places[id(var)] = number
     count += len(outside)
-    for item in program:
-        if isinstance(item, Blocks):
-            places |= {key: count + slab for key, slab in item.memory.place.items()}
-            count += len(item.memory.slabs)
+    for group in blocks:
+        places |= {key: count + slab for key, slab in group.memory.place.items()}
+        count += len(group.memory.slabs)
     return places
 
 

@@ -280,7 +280,7 @@ class LoopWriter:
             return next((f"i{k}" for k, stride in enumerate(self._strides(index)) if stride), "0")
         name = self._load(index)
         if certain:
-            return name
+            return f"i64({name})"
         where = self.e.fresh()
         self.at[self._depth(index)].extend(in_bounds(where, name, n))
         return where
@@ -331,7 +331,8 @@ class LoopWriter:
 def join(e: "Emitter", out: Var, name: str, partial: Var, pieces: int) -> None:
     """A reduction's answer (or a product's, perhaps added up as its transpose) from those of the pieces, in their order."""
     shape, n, total = partial.shape[1:], e.fresh("n"), e.fresh("s")
-    strides: Any = (1,) if len(shape) == 1 else out.strides if out.shape == shape else out.strides[::-1]  # type: ignore[index]
+    own: Any = out.strides
+    strides = (1,) if len(shape) == 1 else own if out.shape == shape else own[::-1]
     places = [e.fresh("z") for _ in shape]
     for depth, (place, length) in enumerate(zip(places, shape, strict=True)):
         e.write(depth, f"for {place} in range({length}):")

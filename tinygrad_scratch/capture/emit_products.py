@@ -60,20 +60,18 @@ class Matrix:
 
 def matrix(var: Var) -> Matrix:
     """All of a Var."""
-    (rows, columns), strides = var.shape, var.strides
-    return Matrix(var, rows, columns, strides, str(var.offset), str(rows), str(columns))  # type: ignore[arg-type]
+    rows, columns = var.shape
+    strides: Any = var.strides
+    return Matrix(var, rows, columns, strides, str(var.offset), str(rows), str(columns))
 
 
 def write(item: Product, e: "Emitter") -> None:
     """A product of matrices, by BLAS, row-major."""
     left, right, target = matrix(item.a), matrix(item.b), matrix(item.out if item.into is None else item.into)
-    if e.block is not None:
-        multiply(left.some_rows(*e.bounds(left.rows)), right, target.some_rows(*e.bounds(left.rows)), item, e)
-        return
     if item.into is not None and item.flip:  # (a b)' = b' a'
         left, right = right.turned, left.turned
     with e.job(item.pieces):
-        if e.pieces > 1 and left.rows >= right.columns:
+        if e.pieces > 1 and (e.block or left.rows >= right.columns):
             left, target = (m.some_rows(*e.bounds(left.rows)) for m in (left, target))
         elif e.pieces > 1:
             right, target = (m.some_columns(*e.bounds(right.columns)) for m in (right, target))

@@ -83,6 +83,11 @@ class Part(CompilerBase):
         return [passes]
 
 
+PART_OPTIONS = {**STEP_OPTIONS, "cache": False, "pipeline_class": Part}
+kernel = njit(**PART_OPTIONS, inline="never")
+"""Decorator: a function that steps call."""
+
+
 def _pointer(dtype: Any, name: str) -> Any:
     """An intrinsic: the address `table[i]` as a pointer to `dtype`."""
     pointer = types.CPointer(dtype)

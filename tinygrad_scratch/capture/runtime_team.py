@@ -16,13 +16,11 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from tinygrad_scratch._team import AWAY, DONE, PART, WORD
-from tinygrad_scratch.capture.runtime_numba import STEP_OPTIONS, Part
+from tinygrad_scratch.capture.runtime_numba import kernel
 
 _PATIENCE = (
     100_000  # looks for work, a tenth of a millisecond, before a thread sleeps between them: others may need the core
 )
-
-kernel = njit(**{**STEP_OPTIONS, "cache": False}, inline="never", pipeline_class=Part)
 
 
 @intrinsic

@@ -16,10 +16,9 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from tinygrad_scratch.capture.runtime_numba import STEP_OPTIONS, Part, dgemm, get, larger, put, sgemm
+from tinygrad_scratch.capture.runtime_numba import PART_OPTIONS, dgemm, get, kernel, larger, put, sgemm
 
-kernel = njit(**{**STEP_OPTIONS, "cache": False}, inline="never", pipeline_class=Part)
-inline = njit(**{**STEP_OPTIONS, "cache": False, "forceinline": True}, pipeline_class=Part)
+inline = njit(**PART_OPTIONS, forceinline=True)
 
 _LANES = 8
 
