@@ -426,7 +426,7 @@ class TestClipping:
 
     def test_not_finite(self):
         (p,) = with_gradients([np.inf, 1.0])
-        with pytest.raises(RuntimeError, match=r"norm of order 2\.0 is inf, so they cannot be clipped"):
+        with pytest.raises(RuntimeError, match=r"norm of order 2\.0 is not finite, so they cannot be clipped"):
             clip_grad_norm_([p], 1.0, error_if_nonfinite=True)
         assert p.grad.tolist() == [np.inf, 1.0]
         assert float(clip_grad_norm_([p], 1.0)) == np.inf

@@ -11,8 +11,8 @@ from test_capture_rows import ROWS, cases, differentiated, drawer
 
 import tinygrad_scratch as tg
 from tinygrad_scratch.capture import compile_numba, emit_products
-from tinygrad_scratch.capture.expand import EXPANSIONS
 from tinygrad_scratch.capture.lower import REDUCTIONS, SCALAR
+from tinygrad_scratch.capture.recording.expand import EXPANSIONS
 
 pytestmark = needs_numba
 

@@ -102,9 +102,9 @@ class TestOthers:
         losses.sum().backward()
         assert losses.tolist() == [0, 100, 100, 0]
         assert x.grad.tolist() == [0, -1e12, 1e12, 0]
-        with pytest.raises(ValueError, match=r"values from -0\.5 to 2\.0: .* use binary_cross_entropy_with_logits"):
+        with pytest.raises(ValueError, match=r"values that are not in .* use binary_cross_entropy_with_logits"):
             functional.binary_cross_entropy(np.array([-0.5, 2.0]), np.zeros(2))
-        with pytest.raises(ValueError, match="from nan to nan"):
+        with pytest.raises(ValueError, match="not in"):
             functional.binary_cross_entropy(np.array([np.nan]), np.zeros(1))
 
     def test_weight_of_the_positive(self):

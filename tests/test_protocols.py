@@ -5,7 +5,7 @@ import pytest
 
 import tinygrad_scratch as tg
 from tinygrad_scratch import Tensor, registry
-from tinygrad_scratch.errors import NotDifferentiableError
+from tinygrad_scratch.errors import GraphError, NotDifferentiableError
 from tinygrad_scratch.registry import ANSWERS
 from tinygrad_scratch.testing import check_grad
 
@@ -50,7 +50,6 @@ def test_outer_of_any_row(ufunc):
     [
         (lambda t: np.exp(t, out=np.zeros((2, 3))), "an array cannot hold a graph"),
         (lambda t: np.add(t, 1, out=np.zeros((2, 3))), "an array cannot hold a graph"),
-        (lambda t: np.add(1, 2, out=t), "an array cannot hold a graph"),
         (lambda t: np.exp(t, where=A > 2), "does not take where; use np.where"),
         (lambda t: np.exp(t, dtype=np.int64), "does not take dtype"),
         (lambda t: np.greater(t, 1, dtype=np.float32), "does not take dtype"),
@@ -68,6 +67,23 @@ def test_outer_of_any_row(ufunc):
 def test_ufunc_options_and_methods_without_a_rule(t, f, message):
     with pytest.raises(NotDifferentiableError, match=message):
         f(t)
+
+
+def test_an_answer_into_a_tensor():
+    t = Tensor(np.zeros((2, 3)))
+    assert np.add([[1.0], [2.0]], [1, 2, 3], out=t) is t
+    assert t.tolist() == [[2, 3, 4], [3, 4, 5]]
+    assert np.sum(t, axis=0, out=Tensor(np.zeros(3))).tolist() == [5, 7, 9]
+    np.exp(t, t)
+    np.testing.assert_array_equal(t.numpy(), np.exp([[2.0, 3, 4], [3, 4, 5]]))
+    with pytest.raises(TypeError, match=r"out=t.*cannot hold"):
+        np.exp(t, out=Tensor([[1, 2, 3], [4, 5, 6]]))
+    with pytest.raises(ValueError, match="broadcast"):
+        np.exp(t, out=Tensor([1.0]))
+    with pytest.raises(GraphError, match="requires a gradient"):
+        np.exp(t, out=Tensor(np.zeros((2, 3)), requires_grad=True))
+    with pytest.raises(GraphError, match="requires a gradient"):
+        np.exp(Tensor(np.zeros((2, 3)), requires_grad=True), out=t)
 
 
 def test_options_at_their_defaults_are_no_options(t):

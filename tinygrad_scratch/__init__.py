@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tinygrad_scratch import interchange as _interchange  # noqa: F401  (gives Tensor the array API's attributes)
 from tinygrad_scratch import ops as _ops  # noqa: F401  (fills the table)
 from tinygrad_scratch import record as _record  # noqa: F401  (binds it to Tensor)
+from tinygrad_scratch import writing as _writing  # noqa: F401  (binds what changes a Tensor)
 from tinygrad_scratch.anomaly import detect_anomaly
 from tinygrad_scratch.context import enable_grad, is_grad_enabled, no_grad, rewriting, set_grad_enabled
 from tinygrad_scratch.registry import OPS, elementwise, general, implements, linear, multilinear

@@ -76,7 +76,7 @@ def pull(
         y: Any = tensor._data
         if lift:
             parents = tuple([p if p is None or p._rank <= rank else version_at(p, rank) for p in parents])
-            y, values = tensor, tuple([v if p is None else p for p, v in zip(parents, values, strict=True)])
+            y, values = tensor, lifted(tensor, parents, values)
         rules = op.rules
         contribution = rules[0](g, y, *values, **options) if op.variadic else None
         for i, parent in enumerate(parents):
@@ -88,7 +88,7 @@ def pull(
                     refuse_changed(op, i, parents, (_raw(g), tensor._data, *map(_raw, values)), options)
                 parent = version_at(parent, rank)
                 above = parent._rank
-            if not parent.requires_grad:
+            if not parent._requires_grad:
                 continue
             if contribution is not None:
                 part = contribution(i)
@@ -114,6 +114,17 @@ def pull(
                 waiting[above] = (parent, part)
                 heappush(ranks, -above)
     return leaves
+
+
+def lifted(tensor: "Tensor", parents: Sequence[Any], values: Sequence[Any]) -> tuple[Any, ...]:
+    """A row's operands as its rule is fed them: Tensors, also around the arrays that were none, so that all that the rule makes
+    of them is seen."""
+    return tuple(
+        [
+            p if p is not None else tensor.wrap(v) if type(v) is np.ndarray else v
+            for p, v in zip(parents, values, strict=True)
+        ]
+    )
 
 
 def version_at(x: "Tensor", rank: int) -> "Tensor":
@@ -185,7 +196,7 @@ def reads(op: Any, i: int, parents: tuple[Any, ...], given: tuple[Any, ...], opt
     outlined = (*given[: i + 2], _Outline(given[i + 2]), *given[i + 3 :])
     try:
         for j, parent in enumerate(parents):
-            if parent is not None and parent.requires_grad:
+            if parent is not None and parent._requires_grad:
                 if op.variadic:
                     op.rules[0](*outlined, **options)(j)
                 elif op.rules[j] is not None:

@@ -4,9 +4,9 @@ One attribute, read once an operation: ``state.mode`` is True (a graph is kept),
 """
 
 import threading
+from itertools import count
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
-from weakref import WeakSet
 
 from tinygrad_scratch._typing import Array
 
@@ -34,16 +34,25 @@ class _State(threading.local):
     mode: "bool | Listener" = True
     transforms: int = 0
     rewriting: bool = False
+    through_views: bool = False
 
 
 state = _State()
 
 
-def met(tensor: Any) -> None:
-    """Tell a listener that wants to know (capture) of a Tensor that the program uses, though by no operation."""
+def tell(what: str, *about: Any) -> None:
+    """Tell the listener, if there is one and it wants to know (it has a method of that name), of what no operation shows."""
     mode = state.mode
-    if mode is not True and mode is not False and hasattr(mode, "met"):
-        mode.met(tensor)
+    if mode is not True and mode is not False:
+        hear = getattr(mode, what, None)
+        if hear is not None:
+            hear(*about)
+
+
+def is_lifted() -> bool:
+    """Whether a listener looks inside rules and compositions (capture), so that they are to be fed Tensors."""
+    mode = state.mode
+    return mode is not True and mode is not False and mode.lift
 
 
 class during:  # noqa: N801
@@ -61,34 +70,23 @@ class during:  # noqa: N801
             state.mode.phase = "update"
 
 
-class Settings:
-    """What programs switch between calls, and what changes a captured step: modules in eval mode, parts replaced.
+class Changes:
+    """Counts what programs change between calls and captured steps were recorded with: attributes of modules, what a
+    parameter holds and whether it is frozen, the groups and the state of optimizers.
 
-    ``version`` changes with every switch, so that one comparison a call notices; ``fingerprint()`` tells whether it is
-    as it was at an earlier time.
+    Whoever changes such a thing calls ``note()`` afterwards. A step compares one number, and looks closer where it differs.
     """
 
     def __init__(self) -> None:
         self.version = 0
-        self.structure = 0
-        self.evaluating: WeakSet[Any] = WeakSet()
+        self._next = count(1).__next__
 
-    def mode_changed(self, module: Any, training: bool) -> None:
-        """A module went into train or eval mode."""
-        self.version += 1
-        (self.evaluating.discard if training else self.evaluating.add)(module)
-
-    def part_replaced(self) -> None:
-        """A parameter or part of a module is another object now."""
-        self.version += 1
-        self.structure += 1
-
-    def fingerprint(self) -> tuple[int, frozenset[int]]:
-        """Equal at two times when the same modules were in eval mode and no part was replaced in between."""
-        return self.structure, frozenset(map(id, self.evaluating))
+    def note(self) -> None:
+        """Something has changed. Called after the change: a step that looks meanwhile looks again."""
+        self.version = self._next()
 
 
-settings = Settings()
+changes = Changes()
 
 
 def is_grad_enabled() -> bool:

@@ -21,6 +21,10 @@ class CaptureError(RuntimeError):
     """A step that cannot be captured, or a call that does not fit what was captured."""
 
 
+class CaptureWarning(UserWarning):
+    """A captured step is right, but slower than it could be; says why, and what to do."""
+
+
 def describe(value: Any) -> str:
     """``float32(3, 4)`` for arrays and Tensors, the value itself for scalars, the type's name for the rest."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):

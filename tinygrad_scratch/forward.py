@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_scratch.backward import project, pull, refuse_changed, version_at
+from tinygrad_scratch.backward import lifted, project, pull, refuse_changed, version_at
 from tinygrad_scratch.context import enable_grad, is_grad_enabled, set_grad_enabled
 from tinygrad_scratch.registry import Op
 from tinygrad_scratch.tensor import Tensor
@@ -50,7 +50,7 @@ def push(outputs: list[Tensor], seeds: dict[int, Any], lift: bool, step: Tangent
         y: Any = tensor._data
         inputs = list(values)
         if lift:
-            y, inputs = tensor, [v if p is None else p for p, v in zip(parents, values, strict=True)]
+            y, inputs = tensor, list(lifted(tensor, parents, values))
         tangent = step(op, given, inputs, y, options)
         if tangent is not None:
             known[id(tensor)] = tangent
@@ -134,7 +134,7 @@ def _transposed(op: Op, tangents: Tangents, inputs: list[Any], y: Any, options: 
                 continue
             part = rule(i) if rule is not None else own(dummy, y, *inputs, **options)  # type: ignore[misc]
             part = project(part, t.shape, t.dtype)
-            if not isinstance(part, Tensor) or not part.requires_grad:
+            if not isinstance(part, Tensor) or not part._requires_grad:
                 continue  # the rule is zero whatever the cotangent
             with set_grad_enabled(keep_graph):
                 found = pull(part, t, lift, stop=stop)

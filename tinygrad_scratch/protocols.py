@@ -11,7 +11,7 @@ import numpy as np
 
 from tinygrad_scratch import refusals
 from tinygrad_scratch.context import is_grad_enabled
-from tinygrad_scratch.errors import NotDifferentiableError
+from tinygrad_scratch.errors import NotDifferentiableError, describe
 from tinygrad_scratch.registry import ANSWERS, METHODS, MORE, VALUES, Op, answer_for
 
 _NO_VALUE = np._NoValue  # NumPy's own "not given"
@@ -24,7 +24,7 @@ def array_ufunc(self: Any, ufunc: Any, method: str, *inputs: Any, **options: Any
     function = ufunc if method == "__call__" else getattr(ufunc, method)
     name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
     if "out" in options:
-        return _into_arrays(function, name, inputs, options)
+        return _into(function, name, inputs, options)
     options = {k: v for k, v in options.items() if not _is_default(k, v)}
     answer = answer_for(function)
     if answer is None and method in METHODS and _is_plain_binary(ufunc) and answer_for(ufunc) is not None:
@@ -93,8 +93,8 @@ def call(
 ) -> Any:
     """Run a row or composition (`more`: the one that has options which the row has not); others are refused by name."""
     if "out" in options:
-        raise NotDifferentiableError(
-            f"np.{name}(out=...) of a Tensor: an array cannot hold a graph; use the returned Tensor"
+        return _written(
+            call(answer, name, args, {k: v for k, v in options.items() if k != "out"}, more), name, options["out"]
         )
     known = answer.keywords if isinstance(answer, Op) else _parameters(answer)
     if isinstance(answer, Op) or ("options" not in known and "bounds" not in known):
@@ -162,16 +162,31 @@ def _wrapped(value: Any, tensor: Any) -> Any:
     return tensor.wrap(np.asarray(value)) if numbers else value
 
 
-def _into_arrays(function: Any, name: str, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """``array += tensor``: allowed where no graph would be lost."""
-    lost = is_grad_enabled() and any(getattr(x, "requires_grad", False) for x in inputs)
+def _into(function: Any, name: str, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """``array += tensor``, ``np.exp(x, out=t)``: allowed where no graph would be lost."""
     targets = options["out"]
-    if lost or not all(isinstance(t, np.ndarray) for t in targets):
+    if all(isinstance(t, np.ndarray) for t in targets):
+        if is_grad_enabled() and any(getattr(x, "requires_grad", False) for x in inputs):
+            raise NotDifferentiableError(
+                f"np.{name}(out=array) of a Tensor: an array cannot hold a graph; write y = x + t instead of x += t, "
+                "or use t.detach(), or wrap it in no_grad()"
+            )
+        return function(*(x.numpy() if hasattr(x, "_data") else x for x in inputs), **options)
+    if len(targets) != 1:
+        raise NotDifferentiableError(f"np.{name} of a Tensor takes one out=; write a, b = np.{name}(...)")
+    return _written(function(*inputs, **{k: v for k, v in options.items() if k != "out"}), name, targets[0])
+
+
+def _written(value: Any, name: str, target: Any) -> Any:
+    """An answer in the memory of a Tensor that was given as out=, which takes it as ``target[...] = value`` does."""
+    if not hasattr(target, "_data"):
         raise NotDifferentiableError(
-            f"np.{name}(out=...) of a Tensor: an array cannot hold a graph; write y = x + t instead of x += t, "
-            "or use t.detach(), or wrap it in no_grad()"
+            f"np.{name}(out=...) of a Tensor: an array cannot hold a graph; use the returned Tensor"
         )
-    return function(*(x.numpy() if hasattr(x, "_data") else x for x in inputs), **options)
+    if not np.can_cast(value.dtype, target.dtype, "same_kind"):
+        raise TypeError(f"np.{name}(out=t): the answer is {describe(value)}, which t, {describe(target)}, cannot hold")
+    target[...] = value
+    return target
 
 
 @cache

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinygrad_scratch import protocols
-from tinygrad_scratch._memory import Slab
 from tinygrad_scratch._typing import Array, Shape
 from tinygrad_scratch.backward import own, pull
-from tinygrad_scratch.context import during, is_grad_enabled, met, set_grad_enabled, state
-from tinygrad_scratch.errors import GraphError, describe
+from tinygrad_scratch.context import changes, during, is_grad_enabled, is_lifted, set_grad_enabled, state, tell
+from tinygrad_scratch.errors import CaptureError, GraphError, describe
+from tinygrad_scratch.values import copied, real_numbers, refuse_mask
 
 next_rank = count(1).__next__
 """One counter for the whole process: a Tensor of a graph ranks above its inputs, a leaf where it was last changed."""
 
-_FLOATS = (np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.float16))
+NOT_KEPT: Any = type("NotKept", (), {"__repr__": lambda self: "a gradient that was not kept"})()
+"""Stands for a gradient whose numbers a captured step did not store. Whatever is added to it is as unknown."""
 
 
 class Tensor:
@@ -42,37 +43,50 @@ class Tensor:
     Tensor([1.        , 5.43656366])
     """
 
-    __slots__ = ("__weakref__", "_data", "_node", "_rank", "grad", "requires_grad")
+    __slots__ = ("__weakref__", "_data", "_grad", "_node", "_rank", "_requires_grad")
     __hash__ = object.__hash__
 
     _data: Array
     _node: tuple[Any, tuple["Tensor | None", ...], tuple[Any, ...], dict[str, Any]] | None
     _rank: int
-    grad: "Tensor | None"
-    requires_grad: bool
+    _grad: "Tensor | None"
+    _requires_grad: bool
 
     def __init__(self, data: Any, dtype: Any = None, requires_grad: bool = False):
-        if isinstance(data, Tensor):
-            data = data._data
-        self._data = _real(np.array(data, dtype=dtype))
+        self._data = copied(data, dtype)
         self._node = None
         self._rank = 0
-        self.grad = None
-        self.requires_grad = False
+        self._grad = None
         if requires_grad:
-            self.requires_grad_()
+            self._check_floating()
+        self._requires_grad = bool(requires_grad)
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients are wanted: of a leaf, switched by the user; of what was made of others, whether one of them is."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, wanted: bool) -> None:
+        if wanted:
+            self._check_floating()
+        elif self._node is not None:
+            raise GraphError("a Tensor with a graph cannot stop requiring gradients; use .detach()")
+        if self._requires_grad is not bool(wanted):
+            self._requires_grad = bool(wanted)
+            changes.note()
 
     def requires_grad_(self, requires_grad: bool = True) -> "Tensor":
-        """Switch on (or off) whether gradients of this leaf are wanted; returns self. TypeError: no floating point."""
-        if requires_grad and self._data.dtype.kind != "f":
+        """Set ``requires_grad`` of a leaf; returns self. TypeError: no floating point."""
+        self.requires_grad = requires_grad
+        return self
+
+    def _check_floating(self) -> None:
+        if self._data.dtype.kind != "f":
             raise TypeError(
                 f"only floating-point Tensors can require gradients, this one is {describe(self)}; "
                 "make it floating with dtype=np.float64 (or float32), or .astype(np.float64)"
             )
-        if self._node is not None and not requires_grad:
-            raise GraphError("a Tensor with a graph cannot stop requiring gradients; use .detach()")
-        self.requires_grad = requires_grad
-        return self
 
     # -- what it holds ---------------------------------------------------------------------------------------------
 
@@ -87,11 +101,13 @@ class Tensor:
             raise GraphError(
                 f".data = v: {describe(self)} has a graph, which would no longer be true; make a new Tensor"
             )
-        array = _real(np.asarray(array))
+        array = real_numbers(np.asarray(array))
         if self.requires_grad and array.dtype.kind != "f":
             raise TypeError(f".data = v: this Tensor requires gradients, so it cannot hold {describe(array)}")
+        tell("replaced", self)
         self._data = array
         self._rank = next_rank()
+        changes.note()
 
     shape: Shape = property(lambda self: self._data.shape, doc="The lengths of the axes.")  # type: ignore[assignment]
     dtype: np.dtype[Any] = property(lambda self: self._data.dtype, doc="The dtype.")  # type: ignore[assignment]
@@ -131,7 +147,7 @@ class Tensor:
 
     def detach(self) -> "Tensor":
         """The same values as a new Tensor without a graph. It shares memory, so it cannot be changed in place."""
-        met(self)
+        tell("met", self)
         return wrap(self._data.view())
 
     def item(self) -> float:
@@ -194,6 +210,35 @@ class Tensor:
 
     # -- gradients -------------------------------------------------------------------------------------------------
 
+    @property
+    def grad(self) -> "Tensor | None":
+        """The gradient that backward has added up here: a Tensor of the same shape, or None.
+
+        CaptureError where a captured step did not keep it: of a parameter that it updates, whose gradient it forgets first.
+        """
+        gradient = self._grad
+        if gradient is NOT_KEPT:
+            raise CaptureError(
+                f"the gradient of {describe(self)} was not kept: the captured step that used it begins by forgetting it, so it "
+                "is added into the parameter without being stored; return p.grad from the step to see it"
+            )
+        if state.mode is not True:
+            tell("gradient_read", self)
+        return gradient
+
+    @grad.setter
+    def grad(self, gradient: "Tensor | None") -> None:
+        if gradient is not None:
+            if not isinstance(gradient, Tensor):
+                raise TypeError(
+                    f".grad = v: a gradient is a Tensor or None, not {describe(gradient)}; write tg.Tensor(v)"
+                )
+            if gradient._data.shape != self._data.shape:
+                raise ValueError(f".grad = v: v has shape {gradient.shape}, but the Tensor has shape {self.shape}")
+        self._grad = gradient
+        if state.mode is not True:
+            tell("gradient_set", self)
+
     def backward(self, gradient: Any = None, create_graph: bool = False) -> None:
         """Add d(self)/d(leaf), contracted with `gradient`, to the ``grad`` of every leaf that requires one.
 
@@ -207,30 +252,33 @@ class Tensor:
         >>> x.grad.tolist()
         [2.0, 40.0]
         """
-        if not self.requires_grad:
+        if not self._requires_grad:
             raise GraphError(
                 "backward() of a Tensor that has no graph: no input required a gradient, or it was made under "
                 "no_grad(); "
                 "make the leaves with requires_grad=True"
             )
-        mode = state.mode
-        lift = create_graph or (mode is not True and mode is not False and mode.lift)
+        lift = create_graph or is_lifted()
         seed = seed_cotangent(self, gradient, lift)
         if lift:
             with set_grad_enabled(create_graph), np.errstate(all="ignore"), during("backward"):
                 for leaf, g in pull(self, seed, True).values():
-                    leaf.grad = g if leaf.grad is None else leaf.grad + g
+                    tell("gradient_read", leaf)
+                    before = leaf._grad
+                    if before is not NOT_KEPT:
+                        leaf.grad = g if before is None else before + g
             return
         with np.errstate(all="ignore"):
             found = pull(self, seed, False).values()
         arrays = own([g for _, g in found], [self._data, seed])
         for (leaf, _), array in zip(found, arrays):
-            leaf.grad = wrap(array if leaf.grad is None else np.asarray(leaf.grad._data + array))
+            before = leaf._grad
+            if before is not NOT_KEPT:
+                leaf._grad = wrap(array if before is None else np.asarray(before._data + array))
 
     def zero_grad(self) -> None:
         """Forget the gradient: ``grad`` is None again."""
         self.grad = None
-        met(self)
 
     # -- changing it -----------------------------------------------------------------------------------------------
 
@@ -295,8 +343,8 @@ def wrap(array: Array) -> Tensor:
     tensor._data = array
     tensor._node = None
     tensor._rank = 0
-    tensor.grad = None
-    tensor.requires_grad = False
+    tensor._grad = None
+    tensor._requires_grad = False
     return tensor
 
 
@@ -307,9 +355,9 @@ def as_tensor(data: Any, dtype: Any = None) -> Tensor:
     >>> bool(np.shares_memory(as_tensor(a).numpy(), a))
     True
     """
-    if isinstance(data, Tensor):
-        return data if dtype is None or data.dtype == dtype else data.astype(dtype)
-    return wrap(_real(np.asarray(data, dtype=dtype)))
+    if not isinstance(data, Tensor):
+        data = wrap(real_numbers(np.asarray(refuse_mask(data), dtype=None if is_lifted() else dtype)))
+    return data if dtype is None or data.dtype == dtype else data.astype(dtype)  # type: ignore[no-any-return]
 
 
 def seed_cotangent(tensor: Tensor, gradient: Any, lift: bool) -> Any:
@@ -323,10 +371,10 @@ def seed_cotangent(tensor: Tensor, gradient: Any, lift: bool) -> Any:
             )
         seed: Any = np.empty(data.shape, data.dtype)
         seed.fill(1)  # np.ones takes twice as long
-    elif isinstance(gradient, Tensor):
-        seed = gradient if lift else gradient._data
+    elif lift:
+        seed = as_tensor(gradient)
     else:
-        seed = _real(np.asarray(gradient))
+        seed = gradient._data if isinstance(gradient, Tensor) else real_numbers(np.asarray(gradient))
     if seed.shape != data.shape:
         raise ValueError(
             f"gradient has shape {tuple(seed.shape)}, but the Tensor has shape {data.shape}; they must be equal"
@@ -334,22 +382,6 @@ def seed_cotangent(tensor: Tensor, gradient: Any, lift: bool) -> Any:
     if seed.dtype != data.dtype:
         seed = seed.astype(data.dtype)
     return as_tensor(seed) if lift else seed
-
-
-def writable(tensor: Tensor, value: Any, what: str, instead: str) -> Array:
-    """The array to write `value` into, or the reason why this Tensor is not changed in place."""
-    wanted = tensor.requires_grad or (isinstance(value, Tensor) and value.requires_grad)
-    if tensor._node is not None or (wanted and is_grad_enabled()):
-        kind = "has a graph" if tensor._node is not None else "(or the value) requires a gradient"
-        raise GraphError(
-            f"{what}: {describe(tensor)} {kind}, so it is not changed in place; write {instead}, "
-            "or use no_grad() on a leaf"
-        )
-    if tensor._data.base is not None and type(tensor._data.base) is not Slab:
-        raise GraphError(
-            f"{what}: this Tensor is a view of another array, which would change too; write {instead}, or copy it first"
-        )
-    return tensor._data
 
 
 def value_of(tensor: Tensor, what: str) -> Array:
@@ -360,17 +392,6 @@ def value_of(tensor: Tensor, what: str) -> Array:
         if reading is not None:
             reading(tensor._data, what)
     return tensor._data
-
-
-def _real(array: Array) -> Array:
-    kind = array.dtype.kind
-    if kind == "c":
-        raise TypeError("complex numbers are not supported yet; pass the real and imaginary parts as two Tensors")
-    if kind not in "fiub":
-        raise TypeError(
-            f"a Tensor holds real numbers, not dtype {array.dtype}; convert the data with dtype=np.float64 first"
-        )
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _rebuild(cls: type[Tensor], data: Array, requires_grad: bool) -> Tensor:

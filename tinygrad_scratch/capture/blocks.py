@@ -14,8 +14,8 @@ from tinygrad_scratch._team import MOST
 from tinygrad_scratch.capture.kernels import PIECES, Kernel
 from tinygrad_scratch.capture.lower import LEAST_ROWS, Item, Loop, Product, can_be_joined
 from tinygrad_scratch.capture.memory import Memory, Use, lay_out
-from tinygrad_scratch.capture.simplify import reduced_axes, scratch, strides_along
-from tinygrad_scratch.capture.trace import Instr, Var
+from tinygrad_scratch.capture.recording.trace import Instr, Var
+from tinygrad_scratch.capture.simplify import Scatter, reduced_axes, scratch, strides_along
 
 LEAST_BYTES = 1 << 23  # that the rows have in all arrays: more than caches near a core hold
 BLOCK_BYTES = 3 << 19  # of a block's rows in all arrays
@@ -300,6 +300,8 @@ def _reads_and_writes(item: Item, kept: set[int]) -> tuple[set[int], set[int], b
         written += [r.out for r in item.rows if r.in_place]
     elif isinstance(item, Product) and item.into is not None:
         written.append(item.into)
+    elif isinstance(item, Scatter):
+        written.append(item.out)
     return {id(v.root) for v in use.reads}, {id(v.root) for v in written}, all(v.root.kind == "answer" for v in written)
 
 

@@ -23,8 +23,9 @@ from tinygrad_scratch.capture.draws import Stream, streams
 from tinygrad_scratch.capture.emit_numba import Emitter
 from tinygrad_scratch.capture.lower import lower, needed_outside
 from tinygrad_scratch.capture.memory import Memory, lay_out
+from tinygrad_scratch.capture.recording.trace import Var
+from tinygrad_scratch.capture.replay import Unlabelled
 from tinygrad_scratch.capture.simplify import Unsupported
-from tinygrad_scratch.capture.trace import Var
 
 HEAD = '''"""A step compiled by tinygrad_scratch. Generated; safe to delete."""
 import math
@@ -100,6 +101,7 @@ class Compiled:
         return run
 
     def __call__(self, *arrays: Any) -> list[Array]:
+        states = [rng.bit_generator.state for rng, _ in self.draws]
         for rng, array in self.draws:
             rng.random(out=array, dtype=array.dtype)
         try:
@@ -110,16 +112,20 @@ class Compiled:
                 for a, v in zip(arrays, self.inputs, strict=True)
             )
             code = self.step(self.table, *arrays)
+        if code > 0:  # before anything was done, but for the draws
+            for (rng, _), state in zip(self.draws, states, strict=True):
+                rng.bit_generator.state = state
         if code:
             self.refuse(code)
         return [r.copy() if isinstance(r, np.ndarray) else _shown(arrays[r[0]], r[1]) for r in self.results]
 
-    @staticmethod
-    def refuse(code: int) -> None:
+    def refuse(self, code: int) -> None:
         """Raise what a step answered instead of 0."""
         if code > 0:
-            raise IndexError(f"a label is out of bounds: there are {code} classes, 0 to {code - 1}")
-        raise IndexError("an index is out of bounds for the array that it indexes")
+            raise Unlabelled(f"a label is out of bounds: there are {code} classes, 0 to {code - 1}")
+        if code == -1:
+            raise IndexError("an index is out of bounds for the array that it indexes")
+        raise self.emitter.errors[-2 - code]
 
 
 def _compile(plan: Any) -> Compiled:

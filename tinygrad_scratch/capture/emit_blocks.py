@@ -9,7 +9,7 @@ from tinygrad_scratch.capture import emit_products
 from tinygrad_scratch.capture.blocks import Blocks
 from tinygrad_scratch.capture.emit_loops import join, literal, unit_of
 from tinygrad_scratch.capture.lower import Loop, Product
-from tinygrad_scratch.capture.trace import Var
+from tinygrad_scratch.capture.recording.trace import Var
 
 if TYPE_CHECKING:
     from tinygrad_scratch.capture.emit_numba import Emitter

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinygrad_scratch.capture.lower import Loop
+from tinygrad_scratch.capture.recording.trace import Instr, Var
 from tinygrad_scratch.capture.rewrite import uniform
 from tinygrad_scratch.capture.simplify import Unsupported, c_strides, reduced_axes, strides_along
-from tinygrad_scratch.capture.trace import Instr, Var
 
 if TYPE_CHECKING:
     from tinygrad_scratch.capture.emit_numba import Emitter

@@ -10,11 +10,11 @@ import numpy as np
 from tinygrad_scratch._typing import Shape
 from tinygrad_scratch.capture import emit_blocks, emit_products, kernels
 from tinygrad_scratch.capture.blocks import Blocks, Program
-from tinygrad_scratch.capture.emit_loops import LoopWriter, in_bounds
+from tinygrad_scratch.capture.emit_loops import LoopWriter, in_bounds, literal
 from tinygrad_scratch.capture.kernels import Kernel
-from tinygrad_scratch.capture.lower import Check, Item, Product
-from tinygrad_scratch.capture.simplify import Scatter, Unsupported, strides_along
-from tinygrad_scratch.capture.trace import Var
+from tinygrad_scratch.capture.lower import Item, Product
+from tinygrad_scratch.capture.recording.trace import Var
+from tinygrad_scratch.capture.simplify import Check, Scatter, Unsupported, strides_along
 
 _POINTERS = frozenset("float32 float64 bool int8 int16 int32 int64 uint8 uint16 uint32 uint64".split())
 _TEAM = """@compiled(types.void(types.int64[::1], types.int64, types.int64, types.int64))
@@ -42,6 +42,7 @@ class Emitter:
         self.names: dict[int, str] = {}
         self.lines: list[str] = []
         self.jobs: list[list[str]] = []  # what threads share, in pieces
+        self.errors: list[Exception] = []  # that the step may end with
         self.pieces = 1  # of what is being written
         self.block: tuple[str, str, int] | None = None  # what is being written is of rows from, to; of so many
         self.depth = self.count = 0
@@ -175,14 +176,22 @@ class Emitter:
         return "\n".join([f"def {name}(table{arguments}):", *lines, *self.lines, "    return 0", ""])
 
     def check(self, item: Check) -> None:
-        var, terms, depth = item.labels, [str(item.labels.offset)], 0
+        """The step ends with a number where a value is out of range: of labels how many classes there are, else from -2 down,
+        which of the errors is to be raised."""
+        var, terms, depth = item.values, [str(item.values.offset)], 0
+        if item.error is None:
+            upper, code = f"< {int(item.high)}", int(item.high)
+        else:
+            self.errors.append(item.error)
+            upper, code = f"<= {literal(item.high, var.dtype)}", -1 - len(self.errors)
+        lower = literal(item.low, var.dtype) if item.error is not None else "0"
         strides: Any = var.strides
         for n, stride in zip(var.shape, strides, strict=True):
             terms.append(f"{self.fresh('k')} * {stride}")
             self.write(depth, f"for {terms[-1].split()[0]} in range({n}):")
             depth += 1
-        self.write(depth, f"if not 0 <= {self.get(var, ' + '.join(terms))} < {item.classes}:")
-        self.write(depth + 1, f"return {item.classes}")
+        self.write(depth, f"if not {lower} <= {self.get(var, ' + '.join(terms))} {upper}:")
+        self.write(depth + 1, f"return {code}")
 
     def scatter(self, item: Scatter) -> None:
         """Sums in the order of the values, which is that of ``np.add.at``."""
@@ -199,7 +208,7 @@ class Emitter:
                 self.write(depth, f"for {names[depth]} in range({shape[depth]}):")
         place = _place(out, [*names[: item.before], *found, *names[known:]], out.shape)
         value = self.get(values, _place(values, names, shape))
-        self.write(len(shape), self.put(out, place, f"{self.get(out, place)} + {value}"))
+        self.write(len(shape), self.put(out, place, f"{self.get(out, place)} + {value}" if item.adds else value))
 
 
 def _place(var: Var, names: list[str], shape: Shape) -> str:

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_scratch.capture.trace import Instr, Var
+from tinygrad_scratch.capture.recording.trace import Instr, Var
+from tinygrad_scratch.capture.rewrite import CHECKS
 from tinygrad_scratch.ops.indexing import ARRAY
 from tinygrad_scratch.registry import ANSWERS, Op
 
@@ -18,7 +19,7 @@ REDUCE = {
     "all": "logical_and",
 }
 VIEWS = frozenset(
-    "reshape transpose swapaxes moveaxis expand_dims squeeze flip getitem broadcast_to check_labels".split()
+    "reshape transpose swapaxes moveaxis expand_dims squeeze flip getitem broadcast_to check_labels check_range".split()
 )
 
 HELPERS = {
@@ -27,6 +28,12 @@ HELPERS = {
     if labels.size and (labels.min() < 0 or labels.max() >= classes):
         raise IndexError(f"a label is out of bounds: there are {classes} classes, 0 to {classes - 1}")
     return labels
+''',
+    "check_range": '''def check_range(values, low, high, message, kind=ValueError):
+    """An error of that kind unless all values lie from low to high."""
+    if values.size and not (values.min() >= low and values.max() <= high):
+        raise kind(message)
+    return values
 ''',
 }
 """Functions that a source may need beside NumPy's."""
@@ -93,6 +100,8 @@ class Writer:
         if is_view(instr):
             return [f"{out} = {self.shown(instr)}"]
         args = [self.operand(x) for x in instr.inputs]
+        if instr.in_place and name == "replace":
+            return [f"{out}[{self.index(instr, instr.inputs[2:])}] = {args[1]}"]
         if instr.in_place:
             return [f"{self.use(name)}({args[0]}, {args[1]}, out={out})"]
         special = getattr(self, f"_{name}", None)
@@ -124,6 +133,10 @@ class Writer:
         if name == "check_labels":
             self.helpers.add(name)
             return f"check_labels({x}, {options['classes']})"
+        if name == "check_range":
+            self.helpers.add(name)
+            bounds, kind = (literal(options[key]) for key in ("low", "high")), options.get("kind", "ValueError")
+            return f"check_range({x}, {', '.join(bounds)}, {options['message']!r}, {kind})"
         if name == "einsum":
             return f"{self.use('einsum')}({options['subscripts']!r}, {x})"
         return self.call(instr.op, [self.operand(v) for v in instr.inputs], options)
@@ -222,6 +235,13 @@ def _shaped(var: Var) -> str:
     return f".reshape({tuple(var.shape[i] for i in order)}).transpose({inverse})"
 
 
+def _order(var: Var) -> str:
+    """In what order a result is copied: as it lies, for that is the order in which sums over it are added up."""
+    strides = var.strides or ()
+    longer = [s for s, n in zip(strides, var.shape, strict=True) if n > 1]
+    return "" if longer == sorted(longer, reverse=True) and min(longer, default=1) > 0 else "'K'"
+
+
 def _slice(item: Any) -> str:
     if isinstance(item, slice):
         parts = ["" if v is None else str(v) for v in (item.start, item.stop, item.step)]
@@ -235,7 +255,7 @@ def write(plan: Any, function_name: str = "step") -> tuple[str, Writer]:
     phase = ""
     late: set[int] = set()  # views that each call makes anew
     for instr in plan.instrs:
-        fixed = is_view(instr) and instr.vars[0].root.kind != "input" and instr.op.__name__ != "check_labels"
+        fixed = is_view(instr) and instr.vars[0].root.kind != "input" and instr.op.__name__ not in CHECKS
         late.add(id(instr.out))
         if fixed and all(v.kind != "input" and (v.base is None or id(v) not in late) for v in instr.vars):
             late.discard(id(instr.out))
@@ -247,7 +267,7 @@ def write(plan: Any, function_name: str = "step") -> tuple[str, Writer]:
         lines = writer.statement(instr)
         lines[-1] = f"{lines[-1]:<88}  # {instr.out.shape}" if len(lines[-1]) < 110 else lines[-1]
         body.extend(lines)
-    returned = ", ".join(f"{v.name}.copy()" for v in plan.outputs)
+    returned = ", ".join(f"{v.name}.copy({_order(v)})" for v in plan.outputs)
     body.append(f"return ({returned},)" if plan.outputs else "return ()")
     arguments = ", ".join(v.name for v in plan.inputs)
     head = _head(plan, writer)

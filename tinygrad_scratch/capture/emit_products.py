@@ -8,8 +8,8 @@ import numpy as np
 from tinygrad_scratch._typing import Shape
 from tinygrad_scratch.capture.emit_loops import literal
 from tinygrad_scratch.capture.lower import Product
+from tinygrad_scratch.capture.recording.trace import Var
 from tinygrad_scratch.capture.simplify import Unsupported
-from tinygrad_scratch.capture.trace import Var
 
 if TYPE_CHECKING:
     from tinygrad_scratch.capture.emit_numba import Emitter

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinygrad_scratch._typing import Array
 from tinygrad_scratch.capture.draws import Stream
-from tinygrad_scratch.capture.trace import Var
+from tinygrad_scratch.capture.recording.trace import Var
 from tinygrad_scratch.tensor import Tensor
 from tinygrad_scratch.trees import leaves, rebuild
 
@@ -26,14 +26,16 @@ def run_epoch(step: Any, arrays: Sequence[Any], order: Any, batch_size: int, pro
         _fitting(step, data, batch_size) is None
     ):  # after a smaller batch, or a switch; a single call would have to be compiled
         step.find(*(np.empty((batch_size, *a.shape[1:]), a.dtype) for a in data))
+    single = False  # whether the next step is one that the plan refused
     while done < steps:
         began = time.perf_counter()
-        plan = _fitting(step, data, batch_size) if done < full else None
+        plan = _fitting(step, data, batch_size) if done < full and not single else None
         if plan is not None:
-            count = min(chunk, full - done)
-            made = run_many(plan, data, order, batch_size, done, done + count)
+            wanted = min(chunk, full - done)
+            made, count = run_many(plan, data, order, batch_size, done, done + wanted)
+            single = count < wanted
         else:
-            count = 1
+            count, single = 1, False
             made = step(*(a[order[done * batch_size : (done + 1) * batch_size]] for a in data))
             made = rebuild(
                 made, iter([None if t is None else t._data[None] if not t.ndim else t._data for t in leaves(made)])
@@ -70,50 +72,58 @@ def _fitting(step: Any, data: list[Array], batch_size: int) -> Any:
     return plan if plan is not None and plan.can_run_many(data, batch_size) and step.is_current(plan) else None
 
 
-def run_many(plan: Any, data: list[Array], order: Array, batch_size: int, first: int, last: int) -> Any:
-    """Steps `first` to `last` - 1 of the epoch, without returning to Python between them but to draw."""
+def run_many(plan: Any, data: list[Array], order: Array, batch_size: int, first: int, last: int) -> tuple[Any, int]:
+    """Steps `first` to `last` - 1 of the epoch, without returning to Python between them but to draw: (results, how many).
+
+    They are fewer where the next step has labels that the plan has no place for.
+    """
     with plan._lock:
-        plan.prepare()
+        plan.prepare(data)
         compiled = plan._run
         if compiled.epoch is None:
             compiled.epoch = _compile_epoch(compiled, plan.outputs)
         results = [np.empty((last - first, *v.shape), v.dtype) for v in plan.outputs]
         flat = [a.reshape(-1) for a in data]
         many = min((s.rows for s in compiled.streams), default=last - first)
+        done = last - first
         try:
             for start in range(first, last, many):
                 stop = min(start + many, last)
                 kept = [r[start - first : stop - first].reshape(-1) for r in results]
-                _run_block(plan, start, stop, order, flat, kept)
+                reached = _run_block(plan, start, stop, order, flat, kept)
+                if reached < stop:
+                    done = reached - first
+                    break
         finally:
             for slot, array in _drawn(compiled):
                 compiled.table[slot] = array.ctypes.data
+    results = [r[:done] for r in results]
     joined = [r if r.ndim == 1 else r.reshape(r.shape[0] * r.shape[1], *r.shape[2:]) for r in results]
-    return _tree(plan, joined)
+    return rebuild(plan.tree, joined), done
 
 
-def _run_block(plan: Any, start: int, stop: int, order: Array, flat: list[Array], kept: list[Array]) -> None:
-    """Draw for these steps, then do them. Where one refuses what it is given, it is the last that has drawn."""
+def _run_block(plan: Any, start: int, stop: int, order: Array, flat: list[Array], kept: list[Array]) -> int:
+    """Draw for these steps, then do them; the number of the step to go on with. Where one refuses what it is given, it is the
+    last that has drawn; labels it refuses before it draws."""
     compiled = plan._run
     function, staging = compiled.epoch
     drawn = [stream.draw(stop - start) for stream in compiled.streams]
     reached = np.array([stop])
     run = plan.threads.steady if plan.threads is not None else _plainly
     code = run(function, (compiled.table, start, stop, order, reached, *staging, *flat, *drawn, *kept))
-    plan.finish(int(reached[0]) - start)
+    done = int(reached[0])
+    plan.finish(done - start)
+    unlabelled = code > 0 and plan.checked
     if code:
         for stream in compiled.streams:
-            stream.rewind(int(reached[0]) + 1 - start)
+            stream.rewind(done + (not unlabelled) - start)
+    if code and not unlabelled:
         compiled.refuse(code)
+    return done
 
 
 def _plainly(function: Any, arguments: Any) -> Any:
     return function(*arguments)
-
-
-def _tree(plan: Any, arrays: list[Array]) -> Any:
-    made = plan.result(arrays)
-    return rebuild(made, iter([None if t is None else t._data for t in leaves(made)]))
 
 
 def _compile_epoch(compiled: Any, outputs: list[Var]) -> Any:

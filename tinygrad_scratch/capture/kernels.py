@@ -13,8 +13,8 @@ import numpy as np
 from tinygrad_scratch._team import MOST
 from tinygrad_scratch._typing import Shape
 from tinygrad_scratch.capture.memory import Use
+from tinygrad_scratch.capture.recording.trace import Instr, Var
 from tinygrad_scratch.capture.simplify import Named, Unsupported, c_strides, copied, readers_of, scratch
-from tinygrad_scratch.capture.trace import Instr, Var
 from tinygrad_scratch.ops.convolution import leading, turned_windows
 from tinygrad_scratch.ops.windows import Windows, pooling, windows
 

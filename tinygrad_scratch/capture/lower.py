@@ -13,18 +13,20 @@ from typing import Any
 from tinygrad_scratch._typing import Shape
 from tinygrad_scratch.capture.kernels import KERNELS, Kernel, as_kernel, fuse, pieces_of
 from tinygrad_scratch.capture.memory import Use
-from tinygrad_scratch.capture.rewrite import is_number, uses
+from tinygrad_scratch.capture.recording.trace import Instr, Var
+from tinygrad_scratch.capture.rewrite import CHECKS, is_number, uses
 from tinygrad_scratch.capture.simplify import (
+    Check,
     Scatter,
     Unsupported,
     as_matrices,
     c_strides,
     certain_indices,
+    check_of,
     readers_of,
     scratch,
     simple_rows,
 )
-from tinygrad_scratch.capture.trace import Instr, Var
 
 SCALAR = frozenset(
     "add subtract multiply divide power negative absolute square sqrt reciprocal exp expm1 log log1p logaddexp sin cos tan tanh "
@@ -99,18 +101,6 @@ class Product:
         return Use([self.a, self.b, target, *extra], _owners([target]))
 
 
-@dataclass(eq=False)
-class Check:
-    """Labels that must be classes."""
-
-    labels: Var
-    classes: int
-    phase: str
-
-    def use(self, kept: set[int]) -> Use:
-        return Use([self.labels], ())
-
-
 Item = Loop | Product | Check | Scatter | Kernel
 
 
@@ -147,7 +137,7 @@ def lower(instrs: Sequence[Instr], outputs: list[Var]) -> list[Item]:
 
 def _nothing_to_do(instr: Instr) -> bool:
     """Whether a row only shows memory that lies elsewhere, or has an empty answer."""
-    if instr.op.__name__ == "check_labels":
+    if instr.op.__name__ in CHECKS:
         return not instr.vars[0].array.size
     return not instr.in_place and (instr.out.base is not None or not instr.out.array.size)
 
@@ -274,6 +264,7 @@ class _Schedule:
 
     def __init__(self, items: list[Item]):
         self.items = items
+        self.checked = 0  # the item that follows the last check
         self.written: dict[int, int] = {}  # id of an owner -> the item that wrote it last
         self.read: dict[int, dict[int, bool]] = {}  # id of an owner -> {item: whether only at the same element}
 
@@ -288,12 +279,15 @@ class _Schedule:
 
     def place(self, instr: Instr) -> None:
         name = instr.op.__name__
-        if name == "check_labels":
-            self.append(Check(instr.vars[0], instr.options["classes"], instr.phase))
+        if name in CHECKS:
+            self.append(check_of(instr))
+            self.checked = len(self.items)
             return
-        if name == "scatter_add":
+        if name in ("scatter_add", "scatter_set"):
             values, *indices = instr.vars
-            self.append(Scatter(values, indices, instr.out, instr.options["before"], instr.phase))
+            self.append(
+                Scatter(values, indices, instr.out, instr.options["before"], instr.phase, name == "scatter_add")
+            )
             return
         if name in KERNELS:
             kernel = as_kernel(instr)
@@ -367,6 +361,8 @@ class _Schedule:
                 n = max(n, maker if inside else maker + 1)
         if instr.out.base is not None:  # a part of memory: after whatever filled the rest of it
             n = max(n, self.written.get(id(instr.out.root), -1) + 1)
+        if instr.in_place:  # nothing from outside is changed before what comes first is checked
+            n = max(n, self.checked)
         if instr.in_place or instr.out.base is not None:
             for reader, direct in self.read.get(id(instr.out.root), {}).items():
                 item = self.items[reader]

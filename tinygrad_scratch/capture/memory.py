@@ -7,7 +7,7 @@ import numpy as np
 
 from tinygrad_scratch._memory import LINE, PAGE, placed
 from tinygrad_scratch._typing import Array
-from tinygrad_scratch.capture.trace import Instr, Var
+from tinygrad_scratch.capture.recording.trace import Instr, Var
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """A plan: one recorded step for one kind of inputs, rewritten, laid out in memory, written as source, ready to run."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -10,21 +10,30 @@ from typing import Any
 import numpy as np
 
 from tinygrad_scratch._typing import Array
+from tinygrad_scratch.capture.derivative import Call, Differentiable, needed, tensors
 from tinygrad_scratch.capture.emit_numpy import is_view, write
 from tinygrad_scratch.capture.memory import Memory, lay_out, of_instrs
-from tinygrad_scratch.capture.names import give_names
-from tinygrad_scratch.capture.record import Recording, settle_gradients
-from tinygrad_scratch.capture.replay import MISS, ONE, write_replay
+from tinygrad_scratch.capture.recording.guards import Guard
+from tinygrad_scratch.capture.recording.names import give_names
+from tinygrad_scratch.capture.recording.places import Place
+from tinygrad_scratch.capture.recording.reads import owner_of
+from tinygrad_scratch.capture.recording.record import Recording, refuse_alias
+from tinygrad_scratch.capture.recording.trace import Instr, Numbers, Slot, Trace, Var
+from tinygrad_scratch.capture.replay import MISS, Unlabelled, write_replay
 from tinygrad_scratch.capture.rewrite import PATTERNS, rewrite, share_common
 from tinygrad_scratch.capture.threads import Threads
-from tinygrad_scratch.capture.trace import Instr, Numbers, Trace, Var
+from tinygrad_scratch.context import changes
 from tinygrad_scratch.tensor import Tensor, next_rank, wrap
 from tinygrad_scratch.trees import leaves, rebuild
 
 
 @dataclass(eq=False)
 class Plan:
-    """What replays. ``state`` are the arrays read by reference; ``instrs`` the rows in order; ``source`` their NumPy."""
+    """What replays. ``state`` are the arrays read by reference; ``instrs`` the rows in order; ``source`` their NumPy.
+
+    inputs: the arguments' arrays, then the gradients that earlier calls left and that the step adds to. outputs: the results, then
+    the gradients that it leaves, then the Tensors that it stores, then what derivatives need.
+    """
 
     instrs: list[Instr]
     inputs: list[Var]
@@ -35,84 +44,110 @@ class Plan:
     source_memory: Memory  # that its NumPy runs in: compiled code stores less
     fired: dict[str, int]
     tree: Any  # of the result
-    present: list[bool]  # which of the result's leaves are Tensors (the others are None)
-    grads: list[Tensor]
-    updated: list[Tensor]
+    count: int  # of the result's Tensors
     backend: str
+    slots: list[Slot]  # gradients that it looks at before it sets them
+    gradients: list[tuple[Tensor, Any]]  # that it sets: to a Var of the outputs, None or NOT_KEPT
+    stored: list[Place]
+    updated: list[Tensor]
+    changed: list[Var]  # arrays from outside that it changes in place
+    guards: list[Guard]
+    stale: set[int] = field(default_factory=set)  # results whose graphs are of no use after the step
+    differentiable: Differentiable | None = None  # what derivatives of the results follow from
+    kept: int = 0  # of the outputs, at their end: what replayed derivatives need
     key: Any = None
-    settings: int = 0
+    version: int = -1  # of context.changes when all guards held
     recorded: int = 0  # operations before the rewrites
     calls: int = 0
+    used: int = 0  # when it was taken last: a number that grows
     fallback: str = ""  # why the compiled back end was not taken
     threads: Threads | None = None
     _run: Callable[..., tuple[Array, ...]] | None = None
     _lock: Any = field(default_factory=threading.Lock)
     _bound: list[tuple[Tensor, Array]] = field(default_factory=list)
     expected: tuple[Any, ...] | None = (
-        None  # type, shape and dtype of each argument, if all are arrays or plain Tensors
+        None  # type, shape, dtype and strides of each argument, if all are arrays or plain Tensors
     )
     replay: Any = None  # the quick way: the result, or MISS
+    bases: list[Any] = field(
+        default_factory=list
+    )  # for each argument, an array whose views share nothing with what changes
+    rewriting: bool = False
+    labelled: bool = False  # whether it checks labels
+    checked: bool = False  # whether it does that before anything else
     _mode: bool = True
-    _cleared: list[Tensor] = field(default_factory=list)  # which had no gradient before the calls that were recorded
-    leaves: list[Tensor] = field(default_factory=list)
-    fates: dict[int, str] = field(default_factory=dict)
-    _forgotten: list[Tensor] = field(default_factory=list)  # whose gradients the step forgets
 
     # -- running ---------------------------------------------------------------------------------------------------
 
-    def current(self) -> bool:
-        """Whether what shapes the step (which options are on), and how the state lies, are as recorded."""
-        return (
-            all(numbers.same_step(numbers.look_up()) for numbers in self.numbers)
-            and all(tensor.grad is None for tensor in self._cleared)
-            and all(tensor._data is array or _layout(tensor._data) == _layout(array) for tensor, array in self._bound)
-        )
+    def failing(self) -> str:
+        """What is not as it was recorded, in words; "" if a replay does what the program would."""
+        if not all(numbers.same_step(numbers.look_up()) for numbers in self.numbers):
+            return "an option of an optimizer"
+        if not all(tensor._data is array or _layout(tensor._data) == _layout(array) for tensor, array in self._bound):
+            return "how a parameter lies in memory"
+        if not all(map(_is_as_before, self.slots)):
+            return "which Tensors have gradients"
+        return next((guard.text for guard in self.guards if not guard.holds()), "")
 
-    def watch(self, tensors: Iterable[Tensor]) -> None:
-        """Tensors of which other calls may leave gradients: one that these calls did not meet is cause to record again."""
-        own = {id(t) for t in [*self.grads, *self.updated]}
-        others = {id(t): t for t in tensors if id(t) not in own}
-        with self._lock:
-            self._forgotten = [t for key, t in others.items() if self.fates.get(key) == "forgotten"]
-            known = [t for t in self._cleared if id(t) in own]
-            self._cleared = [*known, *(t for key, t in others.items() if key not in self.fates)]
-            self.replay = self._first
+    def fits(self) -> str:
+        """As `failing`; if nothing is, that is known until something changes."""
+        version = changes.version  # before looking: what changes meanwhile is looked at again
+        why = self.failing()
+        if not why and self.version != version:
+            self.version = version
+        return why
 
     def run(self, args: tuple[Any, ...]) -> Any:
         """Replay, the careful way. One thread at a time: the buffers are shared by all calls."""
-        arrays = _arrays(args)
+        given = arguments(args)
+        arrays = [native(a) for a in given]
         with self._lock:
-            self.prepare()
+            self.prepare(arrays)
             run: Any = self._run
-            results = run(*arrays) if self.threads is None else self.threads.run(run, arrays)
-            self.finish(1)
-            count = len(self.outputs) - len(self.grads)
-            for tensor, array in zip(self.grads, results[count:]):
-                tensor.grad = wrap(array)
-        return self.result(results)
+            added = [slot.tensor._grad._data for slot in self.slots if isinstance(slot.before, Var)]  # type: ignore[union-attr]
+            states = self.differentiable.states() if self.differentiable is not None else ()
+            all_arrays = [*arrays, *added]
+            try:
+                results = run(*all_arrays) if self.threads is None else self.threads.run(run, all_arrays)
+            except Unlabelled:
+                if not self.checked:
+                    raise
+                raise Unfit from None
+            self.finish(1, results)
+        return self.result(results, Call(given, arrays, states))
 
     def can_run_many(self, data: list[Array], batch_size: int) -> bool:
         """Whether an epoch over these arrays can stay in compiled code."""
         compiled: Any = self._run
-        if not hasattr(compiled, "table") or compiled.streams is None or self.grads or len(data) != len(self.inputs):
+        if not hasattr(compiled, "table") or compiled.streams is None or len(data) != len(self.inputs):
+            return False
+        if self.stored or any(isinstance(final, Var) for _, final in self.gradients):
             return False
         wanted = [((batch_size, *a.shape[1:]), a.dtype, a.flags.c_contiguous) for a in data]
         shown = [v.root.kind != "input" and v.root.kind != "external" for v in self.outputs]
         return wanted == [(v.shape, v.dtype, True) for v in self.inputs] and all(shown)
 
-    def prepare(self) -> None:
-        """Before a replay: state that was replaced, and numbers that changed. Stale if they change what is computed."""
-        for tensor, array in self._bound:
-            if tensor._data is not array:
-                self.bind()
-                break
-        for tensor in self._cleared:
-            if tensor.grad is not None:
-                raise Stale
-        for tensor in self._forgotten:
-            tensor.grad = None
+    def prepare(self, arrays: list[Array]) -> None:
+        """Before a replay: state that was replaced, and numbers that changed. Stale if they change what is computed.
+
+        CaptureError if an argument shares memory with what the step changes.
+        """
+        if any(tensor._data is not array for tensor, array in self._bound):
+            self.bind()
+        for n, array in enumerate(arrays):
+            self._refuse_alias(n, array)
         if not self.renew():
             raise Stale
+
+    def _refuse_alias(self, n: int, argument: Array) -> None:
+        """CaptureError if an argument shares memory with what the step changes; if no view of its owner does, that is noted."""
+        owner = argument if argument.base is None else argument.base
+        if isinstance(owner, np.ndarray) and not any(np.may_share_memory(owner, v.array) for v in self.changed):
+            if n < len(self.bases):
+                self.bases[n] = owner
+            return
+        for var in self.changed:
+            refuse_alias(argument, var.array)
 
     def renew(self) -> bool:
         """Look up the numbers, for they may have changed. False if other ones than before shape the step."""
@@ -130,22 +165,22 @@ class Plan:
             instr.out.array[...] = instr.op.fn(*given, **instr.options)
         return True
 
-    def finish(self, calls: int) -> None:
-        """After replays: graphs that used the old values will notice that they changed."""
+    def finish(self, calls: int, results: Any = ()) -> None:
+        """After replays: graphs that used the old values will notice that they changed; gradients, and what is stored."""
         rank = next_rank()
         for tensor in self.updated:
             tensor._rank = rank
-            tensor.grad = None
+        left = iter(results[self.count : len(results) - self.kept])
+        for tensor, final in self.gradients:
+            tensor._grad = wrap(next(left)) if isinstance(final, Var) else final
+        for place in self.stored:
+            place.put(wrap(next(left)))
         self.calls += calls
 
-    def result(self, results: Any) -> Any:
-        """What the step returns, around these arrays."""
-        if self.tree is ONE:
-            return wrap(results[0])
-        if type(self.tree) is tuple and all(self.present) and len(self.tree) == len(self.present):
-            return tuple([wrap(array) for array in results[: len(self.tree)]])
-        left = iter(results)
-        return rebuild(self.tree, iter([wrap(next(left)) if there else None for there in self.present]))
+    def result(self, results: Any, call: Call) -> Any:
+        """What the step returns, around these arrays, which a call computed."""
+        call.kept = results[len(results) - self.kept :] if self.kept else None
+        return rebuild(self.tree, tensors(results[: self.count], self.stale, self.differentiable, call))
 
     def bind(self) -> None:
         """Compile the source around the arrays that the state is in now."""
@@ -155,21 +190,31 @@ class Plan:
                     raise Stale
                 var.array = var.tensor._data
         self._bound = [(v.tensor, v.array) for v in self.state if v.tensor is not None]
+        self.bases = [None] * len(self.inputs)
         back_end = import_module(f"tinygrad_scratch.capture.compile_{self.backend}")
         self._run = back_end.compile_plan(self)
         self.replay = self._first
 
     def _first(self, *args: Any) -> Any:
         """The first replay since anything that the quick way is written for has changed: write it."""
-        if self.expected is None:
+        added = any(isinstance(slot.before, Var) for slot in self.slots)
+        redrawn = self.differentiable is not None and self.differentiable.random
+        if self.expected is None or added or self.stored or redrawn:
             self.replay = _miss
-        elif tuple((type(a), getattr(a, "shape", None), getattr(a, "dtype", None)) for a in args) == self.expected:
+        elif [(type(a), getattr(a, "shape", 0), getattr(a, "dtype", 0)) for a in args] == [
+            e[:3] for e in self.expected
+        ]:
             with self._lock:  # writing it compiles, which takes long enough for another thread to bind the plan anew
                 self.replay = write_replay(self, self.expected)
             return self.replay(*args)
         return MISS
 
     prologue: list[Instr] = field(default_factory=list)  # what depends on the numbers alone
+
+    @property
+    def owners(self) -> list[Any]:
+        """Arrays that own memory which the step changes, and that a program can pass as they are."""
+        return [o for o in (owner_of(v.array) for v in self.changed) if type(o) is np.ndarray]
 
     @cached_property
     def source(self) -> str:
@@ -186,46 +231,65 @@ class Plan:
             f"operations recorded: {self.recorded}; calls per step: {statements}; views: {len(self.instrs) - statements}",
             f"buffers: {len(self.memory.slabs)} of {self.memory.bytes:,} bytes in all (unshared: {self.memory.asked:,})",
             f"rewrites: {', '.join(f'{name} {n}' for name, n in self.fired.items()) or 'none'}",
+            f"guards: {len(self.guards)}, of which {sum(g.always for g in self.guards)} are compared in every call",
             f"replayed: {self.calls} times",
             *([self.fallback] if self.fallback else []),
         ]
         return "\n".join(lines)
 
 
+def _is_as_before(slot: Slot) -> bool:
+    """Whether the gradient of a Tensor is there, or not, as it was."""
+    now = slot.tensor._grad
+    if isinstance(slot.before, Var):
+        return isinstance(now, Tensor) and (now.shape, now.dtype) == (slot.before.shape, slot.before.dtype)
+    return now is slot.before
+
+
 def _miss(*_: Any) -> Any:
     return MISS
+
+
+class Unfit(Exception):  # noqa: N818
+    """Nothing was done: the program itself is to do this call."""
 
 
 class Stale(Exception):  # noqa: N818  (a signal, not an error)
     """The numbers, or the layout of the state, changed which operations there are: record again."""
 
 
-def make_plan(recording: Recording, backend: str, rewrites: bool | Iterable[str], threads: Threads) -> Plan:
-    """Rewrite, name, lay out and compile a step that was recorded twice."""
+def make_plan(
+    recording: Recording, backend: str, rewrites: bool | Iterable[str], threads: Threads, kept: Sequence[Var] = ()
+) -> Plan:
+    """Rewrite, name, lay out and compile a step that was recorded twice. kept: answers that are wanted as well."""
     trace = recording.trace
-    settle_gradients(recording)
-    outputs = [v for v in recording.outputs if v is not None] + [v for _, v in recording.grads]
+    slots = [slot for slot in recording.slots if slot.read]
+    inputs = [*recording.inputs, *(slot.before for slot in slots if isinstance(slot.before, Var))]
+    left = [v for _, v in [*recording.gradients, *recording.stored] if isinstance(v, Var)]
+    outputs = [*recording.outputs, *left, *kept]
+    guards, changed = recording.guards(), {id(i.out.root): i.out.root for i in trace.instrs if i.in_place}
     recorded = len(trace.instrs)
-    settle_layouts(
-        [*recording.inputs, *outputs], trace.instrs
-    )  # before arrays are replaced by equal ones that lie elsewhere
+    labelled = any(i.op.__name__ == "check_labels" for i in trace.instrs)
+    checked = labelled and check_first(trace.instrs)
+    settle_layouts([*inputs, *outputs], trace.instrs)  # before arrays are replaced by equal ones that lie elsewhere
     instrs = share_common(list(trace.instrs), outputs)
     prologue = _split_prologue(trace, instrs)
     patterns = tuple(PATTERNS) if rewrites is True else () if rewrites is False else tuple(rewrites)
     instrs, fired = rewrite(instrs, outputs, patterns)
-    settle_layouts([*recording.inputs, *outputs], [*prologue, *instrs])
+    settle_layouts([*inputs, *outputs], [*prologue, *instrs])
     memory = lay_out(of_instrs(instrs), outputs)
-    variables = _variables(instrs, prologue, outputs, recording.inputs, trace)
+    variables = _variables(instrs, prologue, outputs, inputs, trace)
     give_names(trace, variables, recording.names)
     plan = Plan(
-        instrs, recording.inputs, outputs,
+        instrs, inputs, outputs,
         state=[v for v in variables if v.kind in ("external", "constant", "hyper")],
-        numbers=trace.numbers, memory=memory, source_memory=memory, fired=fired, tree=_shape_of(recording),
-        present=[v is not None for v in recording.outputs], grads=[t for t, _ in recording.grads],
-        updated=recording.updated, backend=backend, recorded=recorded, prologue=prologue,
+        numbers=trace.numbers, memory=memory, source_memory=memory, fired=fired, tree=recording.tree,
+        count=len(recording.outputs), backend=backend, slots=slots, gradients=recording.gradients,
+        stored=[place for place, _ in recording.stored], updated=recording.updated,
+        changed=[v for v in changed.values() if v.kind == "external"], guards=guards, recorded=recorded, prologue=prologue,
     )  # fmt: skip
-    plan.expected = recording.quick
-    plan._cleared, plan.leaves, plan.fates = recording.cleared, recording.leaves, recording.fates
+    plan.labelled, plan.checked = labelled, checked
+    plan.expected, plan.kept, plan.stale = recording.quick, len(kept), recording.stale
     plan._mode = trace.grad
     plan.threads = threads if threads.auto or threads.fixed is not None else None
     for var in {id(v): v for v in [*variables, *trace.vars.values(), *(i.out for i in trace.instrs)]}.values():
@@ -233,6 +297,17 @@ def make_plan(recording: Recording, backend: str, rewrites: bool | Iterable[str]
             var.array = np.broadcast_to(np.zeros((), var.dtype), var.shape)  # the recorded values have served
     plan.bind()
     return plan
+
+
+def check_first(instrs: list[Instr]) -> bool:
+    """Move checks of labels, and what they are computed from, to the front; False if something else must come before."""
+    checks = [i for i in instrs if i.op.__name__ == "check_labels"]
+    first = needed(instrs, [i.out for i in checks])
+    if any(i.in_place or i.op.__name__ == "random" for i in first):
+        return False
+    moved = set(map(id, first))
+    instrs[:] = [*first, *(i for i in instrs if id(i) not in moved)]
+    return True
 
 
 def settle_layouts(variables: list[Var], instrs: list[Instr]) -> None:
@@ -307,14 +382,12 @@ def _layout(array: Array) -> tuple[Any, ...]:
     return array.shape, array.dtype, array.strides
 
 
-def _shape_of(recording: Recording) -> Any:
-    return ONE if isinstance(recording.result, Tensor) else recording.result
+def arguments(args: tuple[Any, ...]) -> list[Any]:
+    """The arrays and Tensors among arguments."""
+    return [leaf for leaf in leaves(args, nodes=False) if isinstance(leaf, (Tensor, np.ndarray, np.generic))]
 
 
-def _arrays(args: tuple[Any, ...]) -> list[Array]:
-    arrays = [
-        getattr(leaf, "_data", leaf)
-        for leaf in leaves(args, nodes=False)
-        if isinstance(leaf, (Tensor, np.ndarray, np.generic))
-    ]
-    return [np.asarray(a, a.dtype.newbyteorder("=")) for a in arrays]
+def native(leaf: Any) -> Array:
+    """The array of an argument, in the machine's byte order."""
+    array = getattr(leaf, "_data", leaf)
+    return np.asarray(array, array.dtype.newbyteorder("="))

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_scratch.capture.trace import Instr, Var, option_key
+from tinygrad_scratch.capture.recording.trace import Instr, Var, option_key
 from tinygrad_scratch.registry import OPS
 
 Pass = Callable[[list[Instr], list[Var]], list[Instr]]
-EFFECTS = frozenset({"check_labels", "random"})
+CHECKS = frozenset({"check_labels", "check_range"})
+"""Rows that answer what they are given, once they have looked at it."""
+EFFECTS = CHECKS | {"random"}
 """Rows that do more than give an answer: they check, or draw from a stream."""
 
 

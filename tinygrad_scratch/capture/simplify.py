@@ -8,7 +8,8 @@ import numpy as np
 
 from tinygrad_scratch._typing import Shape
 from tinygrad_scratch.capture.memory import Use
-from tinygrad_scratch.capture.trace import Instr, Var
+from tinygrad_scratch.capture.recording.trace import Instr, Var
+from tinygrad_scratch.capture.rewrite import CHECKS
 from tinygrad_scratch.ops.indexing import ARRAY
 
 
@@ -26,16 +27,41 @@ class Named:
 
 @dataclass(eq=False)
 class Scatter:
-    """out += values where `indices` say, in the values' order; `before` axes come before those that they index."""
+    """out += values where `indices` say, in the values' order, or out = values; `before` axes come before those that they index."""
 
     values: Var
     indices: list[Var]
     out: Var
     before: int
     phase: str
+    adds: bool = True
 
     def use(self, kept: set[int]) -> Use:
-        return Use([self.values, *self.indices, self.out], [self.out.root])
+        own = [self.out.root] if self.out.root.kind == "answer" else []
+        return Use([self.values, *self.indices, self.out], own)
+
+
+@dataclass(eq=False)
+class Check:
+    """Values that must be from `low` up to `high`, or below it if they are integers: labels, which must be classes."""
+
+    values: Var
+    low: float
+    high: float
+    phase: str
+    error: Exception | None = None  # to be raised; of labels the step itself knows better
+
+    def use(self, kept: set[int]) -> Use:
+        return Use([self.values], ())
+
+
+def check_of(instr: Instr) -> Check:
+    """The item of a row that checks."""
+    options, values = instr.options, instr.vars[0]
+    if instr.op.__name__ == "check_labels":
+        return Check(values, 0, options["classes"], instr.phase)
+    kind = {"ValueError": ValueError, "RuntimeError": RuntimeError}[options.get("kind", "ValueError")]
+    return Check(values, options["low"], options["high"], instr.phase, kind(options["message"]))
 
 
 def row(name: str, inputs: list[Any], out: Var, like: Instr, **options: Any) -> Instr:
@@ -63,7 +89,7 @@ def simple_rows(instr: Instr) -> list[Instr]:
     """The rows that a row stands for; Unsupported for indexing that is no loop over the answer's elements."""
     name, index = instr.op.__name__, instr.options.get("index", ())
     if instr.in_place:
-        return _apart(instr)
+        return _written(instr) if name == "replace" else _apart(instr)
     if name == "getitem" and ARRAY not in index:  # one element, which NumPy copies
         return [row("spread", [part(instr.vars[0], index)], instr.out, instr)]
     if name == "getitem":
@@ -102,6 +128,32 @@ def _apart(instr: Instr) -> list[Instr]:
         if isinstance(x, Var) and x.root is instr.out.root and x is not instr.out:
             instr.inputs[n] = copied(x, instr, copies)
     return [*copies, instr]
+
+
+def _written(instr: Instr) -> list[Instr]:
+    """``x[index] = value``, where x lies."""
+    *copies, instr = _apart(instr)
+    target, value, *arrays = instr.inputs
+    if not arrays:
+        return [*copies, _into(part(target, instr.options["index"]), "spread", [value], instr)]
+    if any(v.dtype.kind == "b" for v in arrays):
+        mask = arrays[0]
+        if instr.options["index"] != (ARRAY,) or (isinstance(value, Var) and value.array.size != 1):
+            raise Unsupported("writing by a mask and more, or of several values")
+        gaps = (0,) * (len(target.shape) - len(mask.shape))
+        mask = view(mask, (*mask.shape, *(1 for _ in gaps)), (*(mask.strides or ()), *gaps)) if gaps else mask
+        return [*copies, _into(target, "where", [mask, value, target], instr)]
+    places, indices, before = _indexed(Instr(instr.op, [target, *arrays], instr.options, target, instr.phase), target)
+    after = len(places.shape) - before - len(indices)
+    taken = np.broadcast_shapes(*(v.shape for v in arrays))
+    values = scratch(target.dtype, *places.shape[:before], *taken, *places.shape[len(places.shape) - after :])
+    copies.append(row("spread", [value], values, instr))
+    return [*copies, row("scatter_set", [values, *indices], places, instr, before=before)]
+
+
+def _into(out: Var, name: str, inputs: list[Any], like: Instr) -> Instr:
+    """A row whose answer goes into memory that is there."""
+    return Instr(Named(name), inputs, {}, out, like.phase, in_place=True)  # type: ignore[arg-type]
 
 
 def _indexed(instr: Instr, x: Var) -> tuple[Var, list[Var], int]:
@@ -194,7 +246,7 @@ def part(var: Var, index: Any) -> Var:
 
 def certain_indices(rows: list[Instr]) -> list[Instr]:
     """The rows, labels that nothing changes checked first; each gather says of its indices which need no check of their own."""
-    changed = {id(r.out.root) for r in rows if r.op.__name__ != "check_labels"}
+    changed = {id(r.out.root) for r in rows if r.op.__name__ not in CHECKS}
     early = [r for r in rows if r.op.__name__ == "check_labels" and id(r.vars[0].root) not in changed]
     classes = {_shown(r.vars[0]): r.options["classes"] for r in early}
     for gather in rows:

@@ -1,25 +1,33 @@
 """``capture``: a function that records itself on its first calls and replays what it recorded on all later ones."""
 
 import threading
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from copy import deepcopy
 from functools import update_wrapper
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tinygrad_scratch.capture.plan import Plan, Stale, make_plan
-from tinygrad_scratch.capture.record import Recording, record, same_step
+from tinygrad_scratch.capture.derivative import Differentiable
+from tinygrad_scratch.capture.derive import derive, differentiable_of, results_of
+from tinygrad_scratch.capture.plan import Plan, Stale, Unfit, make_plan
+from tinygrad_scratch.capture.recording.record import Recording, difference, record
+from tinygrad_scratch.capture.recording.trace import Var
 from tinygrad_scratch.capture.replay import MISS
 from tinygrad_scratch.capture.threads import Threads
-from tinygrad_scratch.context import is_grad_enabled, settings, state
-from tinygrad_scratch.errors import CaptureError, describe
+from tinygrad_scratch.context import changes, is_grad_enabled, state
+from tinygrad_scratch.errors import CaptureError, CaptureWarning, describe
 from tinygrad_scratch.tensor import Tensor
+from tinygrad_scratch.values import refuse_mask
 
-MOST_PLANS = 32
+MOST_PLANS, MOST_ALIKE = 32, 4
 MOST_TRIES = 5
+MOST_FAILURES = 10
+_next = count(1).__next__
 
 
 def capture(
@@ -77,11 +85,17 @@ class Captured:
         self.threads = Threads(threads)
         self._wanted = threads
         self.plans: list[Plan] = []
+        self.made = 0  # how many plans were made
         self._last: Plan | None = None
         self._pending: dict[
             Any, tuple[int, Recording]
         ] = {}  # how often each kind of call was recorded, and its last recording
+        self._failures: Counter[str] = Counter()  # why plans were not taken
+        self._replayed = 0  # calls of plans that are gone
+        self._derived: set[Any] = set()  # kinds of calls whose results were differentiated
+        self._told = False
         self._lock = threading.RLock()
+        self.instance: Any = None  # whose method it is
         update_wrapper(self, function, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -95,84 +109,139 @@ class Captured:
             return self.function(
                 *args, **kwargs
             )  # within another capture, watched for anomalies, or differentiated: it is part of that
-        return self._slowly(args, kwargs, mode)
+        return self._slowly(args, kwargs)
 
-    def _slowly(self, args: tuple[Any, ...], kwargs: dict[str, Any], mode: bool) -> Any:
+    def _slowly(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Find the plan for these inputs, or record the call."""
         with self._lock:
-            given, watched = (*args, *kwargs.values()), self._leaves()
-            key = (_key(args), _key(kwargs), mode, settings.fingerprint())
-            plan = self._known(key, kwargs)
+            key = self._key(args, kwargs)
+            plan = self._fitting(key)
             if plan is not None:
-                with suppress(Stale):
-                    return plan.run(given)
-                self._drop(plan)
-            return self._record(key, args, kwargs, watched)
+                self._last = plan if not kwargs else None
+                try:
+                    return plan.run((*args, *kwargs.values()))
+                except Unfit:
+                    return self.function(*args, **kwargs)
+                except Stale:
+                    self._drop(plan)
+            if self._gives_up(key):
+                return self.function(*args, **kwargs)
+            return self._record(key, args, kwargs)
 
-    def _known(self, key: Any, kwargs: dict[str, Any]) -> Plan | None:
-        """The plan of calls of this kind, if one was made and what it was made of is as it was."""
-        plan = next((plan for plan in self.plans if plan.key == key), None)
-        if plan is not None:
-            plan.settings = settings.version
-            self._last = plan if not kwargs else None
-            if not plan.current():
-                self._drop(plan)
-                return None
-        return plan
+    def _key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        strided = self.backend == "numpy"
+        return _key(args, strided), _key(kwargs, strided), state.mode, state.rewriting
+
+    def _fitting(self, key: Any) -> Plan | None:
+        """The plan of calls of this kind that does what the program would do now, if one was made."""
+        known = [plan for plan in self.plans if plan.key == key]
+        failing = ""
+        for plan in sorted(known, key=lambda plan: -plan.used):
+            why = plan.fits()
+            if not why:
+                plan.used = _next()
+                return plan
+            failing = failing or why
+        if failing and key not in self._pending:
+            self._failures[failing] += 1
+            if self._failures[failing] == MOST_FAILURES:
+                self._warn_of(failing)
+        return None
+
+    def _warn_of(self, why: str) -> None:
+        warnings.warn(
+            f"the captured step {self._name} was recorded anew {MOST_FAILURES} times because {why} was another than before; a "
+            "number that changes is followed where it is a 0-d array: an argument, or a Tensor that is written in place",
+            CaptureWarning,
+            stacklevel=4,
+        )
+
+    @property
+    def _name(self) -> str:
+        return getattr(self.function, "__qualname__", type(self.function).__name__)
 
     def _drop(self, plan: Plan) -> None:
         self.plans.remove(plan)
         self._last = None
 
-    def _leaves(self) -> list[Tensor]:
-        """What any of its calls may leave gradients in."""
-        known: list[Plan | Recording] = [*self.plans, *(recording for _, recording in self._pending.values())]
-        return list({id(t): t for k in known for t in k.leaves}.values())
-
-    def _record(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], watched: list[Tensor]) -> Any:
-        self._make_room(key)
+    def _record(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tries, earlier = self._pending.pop(key, (0, None))
-        recording = record(self.function, args, kwargs, self.backend == "numba", earlier, watched)
-        same = earlier is not None and same_step(earlier, recording)
+        recording = record(self.function, args, kwargs, self.backend == "numba")
+        why = "" if earlier is None else difference(earlier, recording)
         if earlier is not None:
             earlier.forget()
-        if same:
-            plan = make_plan(recording, self.backend, self.rewrites, self.threads)
-            plan.key, plan.settings = key, settings.version
-            self.plans.append(plan)
-            self._last = plan if not kwargs else None
+        differentiable = differentiable_of(recording, lambda: self._ask(key))
+        results = results_of(recording, differentiable)
+        if earlier is not None and not why:
+            self._keep(self._plan(recording, differentiable, key), key, kwargs)
         elif tries + 1 >= MOST_TRIES:
             raise CaptureError(
-                f"the step was different in each of {MOST_TRIES} calls with the same inputs' shapes (a number or a branch of the "
-                "program changes from call to call); pass what changes as an input array"
+                f"the step was another one in each of {MOST_TRIES} calls with inputs of the same shapes; the last two differ in "
+                f"{why}; pass what changes as an argument, or keep a number that changes as a 0-d array, which is followed"
             )
         else:
             self._pending[key] = tries + 1, recording
-        for plan in self.plans:
-            plan.watch(self._leaves())
-        return recording.result
+        return results
 
-    def _make_room(self, key: Any) -> None:
-        """Forget plans made before a module was switched or replaced. CaptureError if there are too many all the same."""
-        if len(self.plans) + len(self._pending) >= MOST_PLANS and key not in self._pending:
-            self.plans = [plan for plan in self.plans if plan.key[3] == key[3]]
-            self._pending = {k: tried for k, tried in self._pending.items() if k[3] == key[3]}
-            if len(self.plans) + len(self._pending) >= MOST_PLANS:
-                raise CaptureError(
-                    f"{MOST_PLANS} plans are kept already: inputs of ever new shapes, or numbers that change with every call; "
-                    "pass numbers as 0-d arrays, and pad or drop odd batches"
-                )
+    def _plan(self, recording: Recording, differentiable: Differentiable | None, key: Any) -> Plan:
+        """The plan of a step; with plans of its results' derivatives, if they are asked for."""
+        settings = self.backend, self.rewrites, self.threads
+        kept: list[Var] = []
+        if differentiable is not None and key in self._derived:
+            kept, differentiable.pulls = derive(differentiable, settings)
+        plan = make_plan(recording, *settings, kept)
+        plan.differentiable = differentiable
+        return plan
+
+    def _ask(self, key: Any) -> None:
+        """A derivative was taken: calls of this kind that are recorded have plans for it."""
+        with self._lock:
+            if key not in self._derived:
+                self._derived.add(key)
+                for plan in [plan for plan in self.plans if plan.key == key]:
+                    self._drop(plan)
+
+    def _keep(self, plan: Plan, key: Any, kwargs: dict[str, Any]) -> None:
+        """Have one more plan; of too many, or too many for one kind of inputs, the one goes that was used longest ago."""
+        plan.key, plan.rewriting, plan.used = key, key[3], _next()
+        self.plans.append(plan)
+        self.made += 1
+        self._last = plan if not kwargs else None
+        alike = [known for known in self.plans if known.key == key]
+        for some, most in ((alike, MOST_ALIKE), (self.plans, MOST_PLANS)):
+            if len(some) > most:
+                oldest = min(some, key=lambda plan: plan.used)
+                self._replayed += oldest.calls
+                self.plans.remove(oldest)
+                return
+
+    def _gives_up(self, key: Any) -> bool:
+        """Whether a call of yet another kind is done eagerly: many plans were made, and hardly any was ever replayed."""
+        if self.made < 2 * MOST_PLANS or key in self._pending:
+            return False
+        if self._replayed + sum(plan.calls for plan in self.plans) > 2 * self.made:
+            return False
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"the captured step {self._name} has been recorded for {self.made} kinds of inputs, and hardly any of them came "
+                "again; calls with others are done eagerly from now on; pad or drop odd batches, and pass numbers as 0-d arrays",
+                CaptureWarning,
+                stacklevel=4,
+            )
+        return True
 
     def find(self, *args: Any) -> None:
         """Have the plan at hand that a call with these would replay, if there is one."""
         mode = state.mode
         if (mode is True or mode is False) and not state.transforms:
             with self._lock:
-                self._known((_key(args), _key({}), mode, settings.fingerprint()), {})
+                self._last = self._fitting(self._key(args, {})) or self._last
 
     def is_current(self, plan: Plan) -> bool:
-        """Whether nothing was switched since the plan was found to fit."""
-        return plan.settings == settings.version and plan._mode is is_grad_enabled() and plan.current()
+        """Whether the plan still does what the program would do."""
+        mode = plan._mode is is_grad_enabled() and plan.rewriting is state.rewriting
+        return mode and not (plan.fits() if plan.version != changes.version else plan.failing())
 
     def epoch(self, *arrays: Any, order: Any = None, batch_size: int = 1, progress: Any = None) -> Any:
         """Call the step for each batch of the examples that `arrays` hold along their first axis; in compiled code where it can.
@@ -212,8 +281,9 @@ class Captured:
         return self.plan.source
 
     def explain(self) -> str:
-        """What the last plan does: calls, memory, rewrites that fired."""
-        return self.plan.explain()
+        """What the last plan does: calls, memory, rewrites that fired; and why the step was recorded again, how often."""
+        again = [f"recorded again {n} times: {why} was another than before" for why, n in self._failures.most_common()]
+        return "\n".join([self.plan.explain(), *again])
 
     def export(self, path: str | Path) -> Path:
         """Write ``path`` (Python, needs NumPy alone) and beside it the state that it updates (.npz). Returns the path.
@@ -230,13 +300,26 @@ class Captured:
         return Captured(deepcopy(self.function, memo), self.backend, self.rewrites, self._wanted)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        """A captured method is captured for each instance."""
+        """A captured method is captured for each instance; a copy of that, which has its attributes, is another one."""
         if instance is None:
             return self
-        bound = Captured(self.function.__get__(instance, owner), self.backend, self.rewrites, self._wanted)
-        with suppress(AttributeError):  # an instance with slots makes a new one at each look-up
-            instance.__dict__[self.function.__name__] = bound
+        kept, name = getattr(instance, "__dict__", {}), f"_captured_{self.function.__name__}"
+        bound = kept.get(name)
+        if bound is None or bound.instance is not instance:
+            bound = Captured(self.function.__get__(instance, owner), self.backend, self.rewrites, self._wanted)
+            bound.instance = instance
+            kept[name] = bound  # an instance with slots makes a new one at each look-up
         return bound
+
+    def __reduce__(self) -> Any:
+        """Pickled by its name, as a function is; one of a method is made anew by what has it."""
+        if self.instance is not None:
+            return _nothing, ()
+        return str(self.__qualname__)  # type: ignore[attr-defined]  # as its function's
+
+
+def _nothing() -> None:
+    """What a captured method is pickled as."""
 
 
 def _choose(backend: str) -> str:
@@ -253,18 +336,22 @@ def _choose(backend: str) -> str:
     return "numpy"
 
 
-def _key(tree: Any) -> Any:
-    """What must be equal for a plan to fit: structure, and for each leaf its type, shape and dtype, or its value."""
+def _key(tree: Any, strided: bool) -> Any:
+    """What must be equal for a plan to fit: structure, and for each leaf its type, shape and dtype, or its value.
+
+    strided: also how arrays lie, which says in what order sums over them are added up.
+    """
     if isinstance(tree, dict):
-        return tuple((name, _key(value)) for name, value in tree.items())
+        return tuple((name, _key(value, strided)) for name, value in tree.items())
     if isinstance(tree, (list, tuple)):
-        return (type(tree).__name__, *map(_key, tree))
+        return (type(tree).__name__, *(_key(value, strided) for value in tree))
     if isinstance(tree, Tensor):
-        return ("Tensor", tree.shape, tree.dtype.str, tree.requires_grad and is_grad_enabled())
-    if isinstance(tree, np.ndarray):
-        return ("array", tree.shape, tree.dtype.str)
+        strides = tree._data.strides if strided else ()
+        return ("Tensor", tree.shape, tree.dtype.str, strides, tree.requires_grad and is_grad_enabled())
+    if isinstance(refuse_mask(tree), np.ndarray):
+        return ("array", tree.shape, tree.dtype.str, tree.strides if strided else ())
     if isinstance(tree, np.generic):
-        return ("array", (), tree.dtype.str)
+        return ("array", (), tree.dtype.str, ())
     if isinstance(tree, (int, float, bool, str, type(None))):
         return (type(tree).__name__, repr(tree))  # which tells 0.0 from -0.0, and finds nan again
     raise CaptureError(

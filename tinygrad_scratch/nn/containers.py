@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
-from tinygrad_scratch.context import settings
+from tinygrad_scratch.context import changes, tell
 from tinygrad_scratch.nn.module import Module
 
 
@@ -11,6 +11,7 @@ class _Ordered(Module):
     """Modules in the order of their assignment; one that is there twice counts twice."""
 
     def __iter__(self) -> Iterator[Module]:
+        tell("looked_through", self)
         return iter([value for value in self.__dict__.values() if isinstance(value, Module)])
 
     def __len__(self) -> int:
@@ -93,7 +94,7 @@ class ModuleList(_Ordered):
     def _replace(self, modules: list[Module]) -> None:
         for i in range(len(self)):
             del self.__dict__[str(i)]
-        settings.part_replaced()
+        changes.note()
         self.extend(modules)
 
     def __getitem__(self, index: int | slice) -> Any:
@@ -128,11 +129,12 @@ class ModuleDict(Module):
 
     def keys(self) -> list[str]:
         """The names."""
+        tell("looked_through", self)
         return [name for name, value in self.__dict__.items() if isinstance(value, Module)]
 
     def values(self) -> list[Module]:
         """The modules."""
-        return [value for value in self.__dict__.values() if isinstance(value, Module)]
+        return [self.__dict__[name] for name in self.keys()]
 
     def items(self) -> list[tuple[str, Module]]:
         """(name, module) of each."""
@@ -156,10 +158,10 @@ class ModuleDict(Module):
 
     def __delitem__(self, name: str) -> None:
         self[name]
-        del self.__dict__[name]
-        settings.part_replaced()
+        delattr(self, name)
 
     def __contains__(self, name: object) -> bool:
+        tell("looked_through", self)
         return isinstance(self.__dict__.get(str(name)), Module)
 
     def __iter__(self) -> Iterator[str]:

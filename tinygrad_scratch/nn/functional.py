@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_scratch.context import state
 from tinygrad_scratch.errors import describe
 from tinygrad_scratch.nn.activations import elu, gelu, silu  # noqa: F401  (part of its names)
 from tinygrad_scratch.nn.convolution import avg_pool2d, conv2d, max_pool2d  # noqa: F401  (part of its names)
@@ -18,6 +17,7 @@ from tinygrad_scratch.ops.fused import (
     bce,
     bce_with_logits,
     check_labels,
+    check_range,
     cross_entropy_labels,
     cross_entropy_probabilities,
     log_softmax,
@@ -140,12 +140,10 @@ def binary_cross_entropy(input: Any, target: Any, reduction: str = "mean", *, we
     """
     reduce = reduction_named(reduction)
     input, target = _same_shape("binary_cross_entropy", input, target)
-    values = getattr(input, "_data", input)
-    if values.size and isinstance(state.mode, bool) and not (values.min() >= 0 and values.max() <= 1):
-        raise ValueError(
-            f"binary_cross_entropy of values from {values.min()} to {values.max()}: probabilities are in [0, 1]; for logits, "
-            "use binary_cross_entropy_with_logits"
-        )
+    check_range.apply(
+        input, low=0.0, high=1.0, message="binary_cross_entropy of values that are not in [0, 1], where probabilities are; for "
+        "logits, use binary_cross_entropy_with_logits",
+    )  # fmt: skip
     losses = bce.apply(input, _as_float(target, input))
     return reduce(losses if weight is None else losses * _spread(weight, input, "binary_cross_entropy: weight"))
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tinygrad_scratch.context import settings
 from tinygrad_scratch.errors import describe
 
 if TYPE_CHECKING:
@@ -18,12 +17,10 @@ class Hook:
             raise TypeError(f"a hook is a function, not {describe(function)}")
         self.module, self.function = module, function
         module._hooks = {**module._hooks, self: when}
-        settings.part_replaced()
 
     def remove(self) -> None:
         """Take the hook away; a second time does nothing."""
         self.module._hooks = {hook: when for hook, when in self.module._hooks.items() if hook is not self}
-        settings.part_replaced()
 
     def __enter__(self) -> "Hook":
         return self

@@ -11,10 +11,11 @@ import numpy as np
 
 from tinygrad_scratch._memory import settled
 from tinygrad_scratch._typing import Array
-from tinygrad_scratch.context import met, settings
+from tinygrad_scratch.context import changes, is_lifted, state, tell
 from tinygrad_scratch.errors import describe
 from tinygrad_scratch.nn.hook import Hook
-from tinygrad_scratch.tensor import Tensor, next_rank
+from tinygrad_scratch.tensor import Tensor
+from tinygrad_scratch.writing import overwrite
 
 
 class Parameter(Tensor):
@@ -34,6 +35,9 @@ class Parameter(Tensor):
 
     def __repr__(self) -> str:
         return super().__repr__().replace("Tensor", "Parameter", 1)
+
+
+_ABSENT = object()
 
 
 def _no_forward(self: "Module", *inputs: Any) -> Any:
@@ -71,6 +75,8 @@ class Module:
     forward: Callable[..., Any] = _no_forward
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
+        if state.mode is not True:
+            tell("looked_through", self)
         try:
             if self._hooks:
                 return self._hooked(inputs, options)
@@ -80,21 +86,17 @@ class Module:
             raise
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in self.__dict__:
-            before = self.__dict__[name]
+        before = self.__dict__.get(name, _ABSENT)
+        if before is not _ABSENT:
             _check_replacement(self, name, before, value)
-            parts = (Parameter, Module, np.random.Generator)
-            if isinstance(before, parts) or isinstance(value, parts):
-                settings.part_replaced()
-        if name == "training" and value != self.training:
-            settings.mode_changed(self, value)
         super().__setattr__(name, value)
+        if value is not (getattr(type(self), name, _ABSENT) if before is _ABSENT else before):
+            changes.note()
+            tell("stored", self, name, value)
 
-    def __setstate__(self, attributes: dict[str, Any]) -> None:
-        """After copying or unpickling: a copy in eval mode is known to be."""
-        self.__dict__.update(attributes)
-        if not self.training:
-            settings.mode_changed(self, False)
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        changes.note()
 
     # -- what it has -----------------------------------------------------------------------------------------------
 
@@ -200,10 +202,14 @@ class Module:
     def state_dict(self) -> dict[str, Array]:
         """{path: a copy of the values} of every parameter and persistent buffer, in torch's order and by its names.
 
+        Arrays; within a captured step Tensors, which another module's ``load_state_dict`` takes in every call.
+
         >>> from tinygrad_scratch import nn
         >>> {name: array.shape for name, array in nn.Linear(3, 2).state_dict().items()}
         {'weight': (2, 3), 'bias': (2,)}
         """
+        if is_lifted():  # copies that are made again in every call
+            return {name: np.copy(tensor.detach()) for name, tensor in self._saved()}
         return {name: tensor._data.copy() for name, tensor in self._saved()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> tuple[list[str], list[str]]:
@@ -227,7 +233,7 @@ class Module:
             problems.append(f"Missing key(s) in state_dict: {', '.join(map(repr, missing))}.")
         if strict and unexpected:
             problems.append(f"Unexpected key(s) in state_dict: {', '.join(map(repr, unexpected))}.")
-        arrays: dict[str, Array] = {}
+        arrays: dict[str, Any] = {}
         for name, tensor in own.items():
             if name in state_dict:
                 try:
@@ -238,7 +244,7 @@ class Module:
             title = f"Error(s) in loading state_dict for {type(self).__name__}, nothing was loaded:"
             raise RuntimeError("\n    ".join([title, *problems]))
         for name, array in arrays.items():
-            _overwrite(own[name], array)
+            _load(own[name], array)
         return missing, unexpected
 
     def _saved(self) -> Iterator[tuple[str, Tensor]]:
@@ -272,7 +278,6 @@ class Module:
         """Forget the gradients of all parameters: each ``grad`` is None again."""
         for parameter in self.parameters():
             parameter.grad = None
-            met(parameter)
 
     # -- showing it ------------------------------------------------------------------------------------------------
 
@@ -299,6 +304,7 @@ def _walk(module: Module, path: str, seen: set[int] | None) -> Iterator[tuple[st
         if id(module) in seen:
             return
         seen.add(id(module))
+    tell("looked_through", module)
     yield path, module
     for name, value in module.__dict__.items():
         if isinstance(value, Module):
@@ -337,25 +343,25 @@ def _check_replacement(module: Module, name: str, before: Any, value: Any) -> No
         )
 
 
-def _fitted(name: str, value: Any, target: Tensor) -> Array:
-    """`value` as an array in the target's dtype. ValueError that says why it does not fit."""
+def _fitted(name: str, value: Any, target: Tensor) -> Any:
+    """`value` as an array, or a Tensor, of the target's shape. ValueError that says why it does not fit."""
     try:
-        array = np.asarray(value._data if isinstance(value, Tensor) else value)
-        cast = array.astype(target.dtype, casting="same_kind")
+        array = value.detach() if isinstance(value, Tensor) else np.asarray(value)
+        if not np.can_cast(array.dtype, target.dtype, "same_kind"):
+            raise ValueError(f"{array.dtype} cannot be cast to {target.dtype}")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is no array that fits {describe(target)}: {error}.") from None
-    if cast.shape != target.shape:
-        raise ValueError(f"size mismatch for {name}: {cast.shape} in the state_dict, {target.shape} in the model.")
-    return cast
+    if array.shape != target.shape:
+        raise ValueError(f"size mismatch for {name}: {array.shape} in the state_dict, {target.shape} in the model.")
+    return array
 
 
-def _overwrite(target: Tensor, array: Array) -> None:
+def _load(target: Tensor, values: Any) -> None:
     """Put values into a Tensor's own array, so that whatever holds it sees them; a read-only one is replaced."""
     if target._data.flags.writeable:
-        target._data[...] = array
+        overwrite(target, ..., values)
     else:
-        target._data = array
-    target._rank = next_rank()
+        target.data = np.array(values, target.dtype)
 
 
 def _locate(error: Exception, module: Module) -> None:

@@ -5,9 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_scratch.context import no_grad, state
+from tinygrad_scratch.context import is_lifted, no_grad
 from tinygrad_scratch.errors import describe
+from tinygrad_scratch.ops.fused import check_range
 from tinygrad_scratch.tensor import Tensor, next_rank
+
+_LARGEST = float(np.finfo(np.float64).max)
 
 
 def clip_grad_norm_(
@@ -27,11 +30,12 @@ def clip_grad_norm_(
     kept = _with_gradients(parameters)
     with no_grad(), np.errstate(all="ignore"):
         total = _norm([p.grad for p in kept], float(norm_type))
-        if error_if_nonfinite and not np.isfinite(float(total)):
-            raise RuntimeError(
-                f"the gradients' norm of order {norm_type} is {float(total)}, so they cannot be clipped; find where it arises "
-                "with detect_anomaly(), or pass error_if_nonfinite=False"
-            )
+        if error_if_nonfinite:
+            check_range.apply(
+                total, low=-_LARGEST, high=_LARGEST, kind="RuntimeError",
+                message=f"the gradients' norm of order {norm_type} is not finite, so they cannot be clipped; find where it arises "
+                "with detect_anomaly(), or pass error_if_nonfinite=False",
+            )  # fmt: skip
         factor = np.minimum(float(max_norm) / (total + 1e-6), 1)
         for p in kept:
             _change(p, np.multiply, factor.astype(p.dtype))
@@ -78,8 +82,7 @@ def _norm(gradients: list[Any], order: float) -> Tensor:
 def _change(p: Tensor, function: Any, *operands: Any) -> None:
     """p.grad = function(p.grad, *operands): in place, unless a graph or a listener is to know of it."""
     g: Any = p.grad
-    mode = state.mode
-    if g._node is not None or (not isinstance(mode, bool) and mode.lift):
+    if g._node is not None or is_lifted():
         p.grad = function(g, *operands)
         return
     function(g._data, *(getattr(x, "_data", x) for x in operands), out=g._data)

@@ -61,13 +61,13 @@ def positive(x: Any) -> Any:
 
 @implements(np.clip)
 def clip(a: Any, a_min: Any = None, a_max: Any = None, **bounds: Any) -> Any:
-    """np.clip; bounds that are Tensors are differentiated too (as maximum and minimum, with their tie rule)."""
+    """np.clip; bounds that are arrays are differentiated too, where they are what is taken."""
     low, high = bounds.pop("min", a_min), bounds.pop("max", a_max)
     refuse_options(np.clip, bounds)
-    if all(b is None or isinstance(b, (int, float, list, tuple, np.ndarray, np.generic)) for b in (low, high)):
+    if all(b is None or isinstance(b, (int, float, np.generic)) for b in (low, high)):
         return elementwise.clip(a, low=low, high=high)
-    a = a if low is None else np.maximum(a, low)
-    return a if high is None else np.minimum(a, high)
+    a = a if low is None else elementwise.clip_below(a, low)
+    return a if high is None else elementwise.clip_above(a, high)
 
 
 @implements(np.cumsum, np.add.accumulate)

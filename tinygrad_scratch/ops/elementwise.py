@@ -80,6 +80,16 @@ def _clip(x: Any, low: Any = None, high: Any = None) -> Any:
     return np.clip(x, low, high)
 
 
+def _clip_below(x: Any, low: Any) -> Any:
+    """x, but no lower than `low`, which broadcasts. At the bound the derivative is x's."""
+    return np.maximum(x, low)
+
+
+def _clip_above(x: Any, high: Any) -> Any:
+    """x, but no higher than `high`, which broadcasts. At the bound the derivative is x's."""
+    return np.minimum(x, high)
+
+
 def _bessel_i(x: Any, order: int = 0) -> Any:
     """The derivatives of the modified Bessel function I0: mean of cos(t)**order exp(x cos(t)) over half a turn, of which
     the even or the odd part of exp is all that is left, and does not cancel.
@@ -137,6 +147,8 @@ ldexp      = elementwise(np.ldexp,      lambda g, y, x, n: np.ldexp(g, n), None,
 nextafter  = elementwise(np.nextafter,  lambda g, y, a, b: g,               _flat)
 where      = elementwise(np.where, None, lambda g, y, c, a, b: np.where(c, g, 0), lambda g, y, c, a, b: np.where(c, 0, g), domain=_chosen)
 clip       = elementwise(_clip,         lambda g, y, x, low=None, high=None: g * np.equal(x, y), domain=_clipped)
+clip_below = elementwise(_clip_below,   lambda g, y, x, low: g * np.equal(x, y), lambda g, y, x, low: g * np.less(x, low), domain=_untied)
+clip_above = elementwise(_clip_above,   lambda g, y, x, high: g * np.equal(x, y), lambda g, y, x, high: g * np.greater(x, high), domain=_untied)
 negative   = elementwise(np.negative,   lambda g, y, x: -g)
 absolute   = elementwise(np.absolute,   lambda g, y, x: g * np.sign(x), domain=nonzero)
 square     = elementwise(np.square,     lambda g, y, x: g * (2 * x))

@@ -71,6 +71,13 @@ def _check_labels(labels: Any, classes: int = 0) -> Any:
     return labels
 
 
+def _check_range(x: Any, low: float = 0.0, high: float = 0.0, message: str = "", kind: str = "ValueError") -> Any:
+    """`x`, once all of it is known to lie from `low` to `high`: an error of that kind for anything else, NaN too."""
+    if x.size and not (x.min() >= low and x.max() <= high):
+        raise {"ValueError": ValueError, "RuntimeError": RuntimeError}[kind](message)
+    return x
+
+
 def _pick(x: Any, labels: Any) -> Any:
     """x[..., label] for each label (last axis)."""
     if labels.shape != x.shape[:-1]:
@@ -143,6 +150,7 @@ log_softmax = general(_log_softmax,    lambda g, y, x, axis=-1: g - np.exp(y) * 
 cross_entropy_labels = general(_cross_entropy_labels, _cross_entropy_labels_rule, None, reference=lambda z, t: -np.take_along_axis(np.log(np.exp(z) / np.sum(np.exp(z), axis=-1, keepdims=True)), np.expand_dims(t, -1), axis=-1)[..., 0], domain=_classes)
 cross_entropy_probabilities = general(_cross_entropy, _cross_entropy_rule, lambda g, y, z, t: -log_softmax(z) * g[..., None], name="cross_entropy_probabilities", reference=lambda z, t: -np.sum(t * np.log(np.exp(z) / np.sum(np.exp(z), axis=-1, keepdims=True)), axis=-1), domain=_probabilities)
 check_labels = general(_check_labels, None, domain=Domain((Integers(0, 4),), ((((3,),), {"classes": 4}),)))
+check_range = elementwise(_check_range, lambda g, y, x, **_: g, domain=Domain(cases=((((3,),), {"low": -9.0, "high": 9.0, "message": "too far"}),)))
 squared_error = general(_squared_error, lambda g, y, a, b: g * (2 * (a - b)), lambda g, y, a, b: g * (2 * (b - a)), reference=lambda a, b: np.sum((a - b) * (a - b)), domain=reals.with_cases((((2, 3), (2, 3)), {}), (((4,), (4,)), {}), (((), ()), {})))
 bce_with_logits = elementwise(_bce_with_logits, lambda g, y, x, t: g * (sigmoid(x) - t), lambda g, y, x, t: -g * x, reference=lambda x, t: -(t * np.log(1 / (1 + np.exp(-x))) + (1 - t) * np.log(1 / (1 + np.exp(x)))), domain=_targets)
 bce         = elementwise(_bce,        lambda g, y, x, t: g * ((x - t) / np.maximum((1 - x) * x, 1e-12)), lambda g, y, x, t: g * (np.maximum(np.log1p(-x), -100) - np.maximum(np.log(x), -100)), reference=lambda x, t: -(t * np.log(x) + (1 - t) * np.log(1 - x)), domain=_chances)

@@ -7,6 +7,7 @@ numbers that the listener made inputs of the step.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from math import isfinite
 from typing import Any
 
@@ -14,10 +15,13 @@ import numpy as np
 
 from tinygrad_scratch._memory import beside
 from tinygrad_scratch._typing import Array
-from tinygrad_scratch.context import met, no_grad, settings, state
+from tinygrad_scratch.context import changes, is_lifted, no_grad, state, tell
 from tinygrad_scratch.errors import describe
 from tinygrad_scratch.optim.scratch import Scratch
+from tinygrad_scratch.optim.watched import Groups, State, WatchedDict, group_of
 from tinygrad_scratch.tensor import Tensor, next_rank, wrap
+
+_WATCHED: dict[str, Any] = {"param_groups": Groups, "state": State}
 
 Group = dict[str, Any]
 """``{"params": [Tensor, ...], "lr": 0.1, ...}``: parameters, and the options they are updated with."""
@@ -46,8 +50,8 @@ class Optimizer:
         if isinstance(params, (Tensor, np.ndarray, Mapping)):
             raise TypeError(f"params must be a list of Tensors or of groups, not {describe(params)}; write [params]")
         self.defaults = defaults
-        self.param_groups: list[Group] = []
-        self.state: dict[Tensor, dict[str, Array]] = {}
+        self.param_groups: list[Group] = Groups()
+        self.state: dict[Tensor, dict[str, Array]] = State()
         self._known: dict[int, tuple[list[Any], Numbers, dict[Any, Numbers]]] = {}
         given = list(params)
         if not given:
@@ -57,6 +61,14 @@ class Optimizer:
             )
         for group in given if isinstance(given[0], Mapping) else [{"params": given}]:
             self.add_param_group(group)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Groups and state that take the place of others go on telling when they are changed."""
+        if name in _WATCHED and not isinstance(value, _WATCHED[name]):
+            value, given = _WATCHED[name](), value
+            (value.extend if isinstance(value, list) else value.update)(given)
+        super().__setattr__(name, value)
+        changes.note()
 
     whole = 32768
     """Elements up to which a parameter is updated in one go: the memory for the answers of larger ones comes from the system
@@ -95,18 +107,18 @@ class Optimizer:
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        mode = state.mode
-        lifted = mode is not True and mode is not False and mode.lift
+        lifted = is_lifted()
+        tell("used", self)
         with np.errstate(all="ignore"):
             for group in self.param_groups:
                 (self._step_recorded if lifted else self._step_arrays)(group, self.buffers(group))
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters: each ``grad`` is None again."""
+        tell("used", self)
         for group in self.param_groups:
             for p in group["params"]:
                 p.grad = None
-                met(p)
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add parameters with options of their own: ``{"params": [...], "lr": 0.01}``."""
@@ -127,7 +139,7 @@ class Optimizer:
         if isinstance(params[0], tuple):
             complete["param_names"] = [name for name, _ in pairs]
         self.check(complete)
-        self.param_groups.append(complete)
+        self.param_groups.append(group_of(complete))
 
     def state_dict(self) -> dict[str, Any]:
         """``{"state": {0: {"momentum_buffer": ndarray}}, "param_groups": [{"lr": 0.1, ..., "params": [0, 1]}]}``.
@@ -135,7 +147,8 @@ class Optimizer:
         Parameters are numbered through all groups; arrays are copies; everything else can be written as JSON.
         """
         number = {id(p): i for i, p in enumerate(self._parameters())}
-        kept = {number[id(p)]: {name: array.copy() for name, array in kept.items()} for p, kept in self.state.items()}
+        known = [(p, kept) for p, kept in self.state.items() if id(p) in number]  # the others have left their group
+        kept = {number[id(p)]: {name: array.copy() for name, array in kept.items()} for p, kept in known}
         groups = [{**group, "params": [number[id(p)] for p in group["params"]]} for group in self.param_groups]
         return {"state": dict(sorted(kept.items())), "param_groups": groups}
 
@@ -170,7 +183,6 @@ class Optimizer:
         for group, saved in zip(self.param_groups, groups, strict=True):
             group.update(saved)
         self.state = {p: _over(self.state.get(p, {}), kept) for p, kept in fitted.items()}
-        settings.part_replaced()  # a captured step may hold arrays that are gone now
 
     def __repr__(self) -> str:
         groups = (", ".join(f"{name}={group[name]}" for name in self.defaults) for group in self.param_groups)
@@ -186,7 +198,7 @@ class Optimizer:
         kept = self.state.get(p) if names else {}
         fresh = kept is None
         if kept is None or len(kept) < len(names):
-            kept = self.state.setdefault(p, {})
+            kept = self.state.setdefault(p, WatchedDict())
             for name in names:
                 if name not in kept:
                     kept[name] = np.empty(()) if name == "step" else beside(p._data)
@@ -239,7 +251,7 @@ class Optimizer:
             if p.grad is None:
                 continue
             arrays, fresh = self._kept(p, names, group)
-            with no_grad():
+            with no_grad(), _through_views():
                 kept, now = {name: wrap(array) for name, array in arrays.items()}, value
                 if "step" in kept:
                     t = kept.pop("step")
@@ -247,6 +259,16 @@ class Optimizer:
                     now = {**value, **self.rates(value, t)}
                 now = {name: v.astype(p.dtype) if isinstance(v, Tensor) else v for name, v in now.items()}
                 self.update(p, p.grad, kept, fresh, now, np)
+
+
+@contextmanager
+def _through_views() -> Iterator[None]:
+    """A parameter may show memory of another array, a slice of one for all say: it is changed there, as eagerly."""
+    before, state.through_views = state.through_views, True
+    try:
+        yield
+    finally:
+        state.through_views = before
 
 
 def followed(p: Any, g: Any, value: Numbers, do: Any) -> Any:

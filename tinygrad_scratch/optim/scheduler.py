@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tinygrad_scratch.context import state
+from tinygrad_scratch.context import is_lifted
 from tinygrad_scratch.errors import CaptureError, describe
 from tinygrad_scratch.optim.optimizer import Optimizer
 
@@ -49,7 +49,7 @@ class Scheduler:
     @staticmethod
     def check_outside() -> None:
         """CaptureError within a captured step, which would take it for part of the program and never run it again."""
-        if not isinstance(state.mode, bool) and state.mode.lift:
+        if is_lifted():
             raise CaptureError(
                 "a schedule's step() within a captured step would run only while that is recorded; call it outside, after the "
                 "captured step: the new rate is noticed"

@@ -97,6 +97,8 @@ EXPANSIONS: dict[str, Any] = {
     "relu": lambda x: np.maximum(x, 0),
     "leaky_relu": lambda x, slope=0.01: np.where(x > 0, x, slope * x),
     "prelu": lambda x, slope: np.where(x > 0, x, slope * x),
+    "clip_below": lambda x, low: np.maximum(x, low),
+    "clip_above": lambda x, high: np.minimum(x, high),
     "softplus": lambda x: np.logaddexp(x, 0),
     "softmax": softmax,
     "log_softmax": log_softmax,

@@ -8,10 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_scratch.capture.trace import Trace, Var
+from tinygrad_scratch.capture.recording.trace import Trace, Var
 from tinygrad_scratch.tensor import Tensor
 
-RESERVED = {"np", "state", "memory", "step", "check_labels", *(name for name in dir(np) if not name.startswith("_"))}
+RESERVED = {
+    "np",
+    "state",
+    "memory",
+    "step",
+    "check_labels",
+    "check_range",
+    *(name for name in dir(np) if not name.startswith("_")),
+}
 
 
 def known_names(function: Callable[..., Any]) -> dict[int, str]:
